@@ -1,0 +1,208 @@
+//! What one MoE layer's router decided for one pass, checked once.
+
+use crate::{ExpertId, LayerIndex, MoeOrdinal, RoutingError, RoutingGeometry};
+
+/// The router's input at some rows of the pass, `[n, D]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HiddenRows<'a> {
+    /// Rows of the pass, ascending, `[n]`.
+    pub rows: &'a [u32],
+    /// Their hidden states, `[n, D]`.
+    pub values: &'a [f32],
+}
+
+/// Borrowed slices as a producer has them; [`RoutingView::new`] checks them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RoutingPlanes<'a> {
+    /// Chosen experts in rank order, `[N, K]`.
+    pub experts: &'a [ExpertId],
+    /// Weights as multiplied into the experts (after any renormalisation), `[N, K]`, non-increasing.
+    pub weights: &'a [f32],
+    /// Score of rank k minus score of rank k+1 as the router rounded them, `[N]`; 0 is a tie. Where all
+    /// experts are chosen, the score of rank k.
+    pub margins: &'a [f32],
+    /// Entropy of the full softmax in bits, `[N]`.
+    pub gate_entropy: &'a [f32],
+    /// Router logits, `[N, E]`.
+    pub logits: Option<&'a [f32]>,
+    /// Gate of the shared expert after its sigmoid, `[N]`.
+    pub shared_gate: Option<&'a [f32]>,
+    /// Router input of sampled rows.
+    pub hidden: Option<HiddenRows<'a>>,
+    /// Loss in nats of each token given those before it, `[N]`, NaN at the first row of a span; only in
+    /// the view of the last MoE layer.
+    pub nll: Option<&'a [f32]>,
+}
+
+/// One MoE layer of one pass. Everything in it has been checked against the geometry.
+#[derive(Debug, Clone, Copy)]
+pub struct RoutingView<'a> {
+    ordinal: MoeOrdinal,
+    layer: LayerIndex,
+    rows: usize,
+    chosen: usize,
+    planes: RoutingPlanes<'a>,
+}
+
+impl<'a> RoutingView<'a> {
+    /// Checks `planes` of a pass of `rows` tokens.
+    ///
+    /// # Errors
+    /// A [`RoutingError`] that names the layer, and the first offending row: a wrong length, an expert
+    /// outside `0..E` or chosen twice, a weight, margin or entropy that is not finite or below 0, weights
+    /// that rise with the rank.
+    pub fn new(
+        geometry: &RoutingGeometry,
+        ordinal: MoeOrdinal,
+        rows: usize,
+        planes: RoutingPlanes<'a>,
+    ) -> Result<Self, RoutingError> {
+        let layers = geometry.layers().len();
+        let layer =
+            geometry.layer(ordinal).ok_or(RoutingError::Ordinal { found: ordinal.index(), layers })?;
+        let (e, k, d) = (geometry.experts(), geometry.chosen(), geometry.hidden());
+        check_lengths(layer, rows, k, e, d, &planes)?;
+        check_choices(layer, k, e, &planes)?;
+        check_finite(layer, &planes)?;
+        Ok(Self { ordinal, layer, rows, chosen: k, planes })
+    }
+
+    /// The same view with other weights, for a rounding that keeps their order.
+    pub(crate) fn with_weights(self, weights: &'a [f32]) -> Self {
+        debug_assert_eq!(weights.len(), self.planes.weights.len());
+        Self { planes: RoutingPlanes { weights, ..self.planes }, ..self }
+    }
+
+    /// Position among the MoE layers.
+    pub fn ordinal(&self) -> MoeOrdinal {
+        self.ordinal
+    }
+
+    /// Absolute number of the layer.
+    pub fn layer(&self) -> LayerIndex {
+        self.layer
+    }
+
+    /// N, the tokens of the pass.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// K, the experts chosen per token.
+    pub fn chosen(&self) -> usize {
+        self.chosen
+    }
+
+    /// Chosen experts in rank order, `[N, K]`.
+    pub fn experts(&self) -> &'a [ExpertId] {
+        self.planes.experts
+    }
+
+    /// Weights as applied, `[N, K]`, non-increasing in each row.
+    pub fn weights(&self) -> &'a [f32] {
+        self.planes.weights
+    }
+
+    /// Score of rank k minus score of rank k+1, `[N]`.
+    pub fn margins(&self) -> &'a [f32] {
+        self.planes.margins
+    }
+
+    /// Entropy of the full softmax in bits, `[N]`.
+    pub fn gate_entropy(&self) -> &'a [f32] {
+        self.planes.gate_entropy
+    }
+
+    /// Router logits, `[N, E]`, if wanted.
+    pub fn logits(&self) -> Option<&'a [f32]> {
+        self.planes.logits
+    }
+
+    /// Gate of the shared expert, `[N]`, if wanted and the model has one.
+    pub fn shared_gate(&self) -> Option<&'a [f32]> {
+        self.planes.shared_gate
+    }
+
+    /// Router input of sampled rows, if wanted.
+    pub fn hidden(&self) -> Option<HiddenRows<'a>> {
+        self.planes.hidden
+    }
+
+    /// Loss in nats per token, `[N]`, NaN where a span begins; only with the last MoE layer, if wanted.
+    pub fn nll(&self) -> Option<&'a [f32]> {
+        self.planes.nll
+    }
+
+    /// All planes at once.
+    pub fn planes(&self) -> &RoutingPlanes<'a> {
+        &self.planes
+    }
+}
+
+fn check_lengths(
+    layer: LayerIndex,
+    n: usize,
+    k: usize,
+    e: usize,
+    d: usize,
+    planes: &RoutingPlanes<'_>,
+) -> Result<(), RoutingError> {
+    let hidden_rows = planes.hidden.map(|h| h.rows.len());
+    let all = [
+        ("experts", Some(planes.experts.len()), n * k),
+        ("weights", Some(planes.weights.len()), n * k),
+        ("margins", Some(planes.margins.len()), n),
+        ("gate entropy", Some(planes.gate_entropy.len()), n),
+        ("logits", planes.logits.map(<[f32]>::len), n * e),
+        ("shared gate", planes.shared_gate.map(<[f32]>::len), n),
+        ("hidden states", planes.hidden.map(|h| h.values.len()), hidden_rows.unwrap_or(0) * d),
+        ("token loss", planes.nll.map(<[f32]>::len), n),
+    ];
+    for (plane, found, expected) in all {
+        if let Some(found) = found.filter(|&found| found != expected) {
+            return Err(RoutingError::PlaneLength { layer, plane, found, expected });
+        }
+    }
+    if let Some(row) = planes.hidden.and_then(|h| h.rows.iter().copied().find(|&r| r as usize >= n)) {
+        let (found, plane) = (row as usize, "rows up to the last hidden row");
+        return Err(RoutingError::PlaneLength { layer, plane, found, expected: n });
+    }
+    Ok(())
+}
+
+fn check_choices(
+    layer: LayerIndex,
+    k: usize,
+    e: usize,
+    planes: &RoutingPlanes<'_>,
+) -> Result<(), RoutingError> {
+    for (row, (ids, weights)) in
+        planes.experts.chunks_exact(k).zip(planes.weights.chunks_exact(k)).enumerate()
+    {
+        for (rank, id) in ids.iter().enumerate() {
+            if id.index() >= e {
+                return Err(RoutingError::ExpertRange { layer, row, found: id.0, experts: e });
+            }
+            if ids[..rank].contains(id) {
+                return Err(RoutingError::ExpertTwice { layer, row, expert: id.0 });
+            }
+            let (found, before) = (weights[rank], weights[rank.saturating_sub(1)]);
+            if !(found.is_finite() && found >= 0.0) {
+                return Err(RoutingError::NotFinite { layer, row, plane: "weight", found });
+            }
+            if found > before {
+                return Err(RoutingError::WeightOrder { layer, row, rank, found, before });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_finite(layer: LayerIndex, planes: &RoutingPlanes<'_>) -> Result<(), RoutingError> {
+    for (plane, values) in [("margin", planes.margins), ("gate entropy", planes.gate_entropy)] {
+        if let Some(row) = values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
+            return Err(RoutingError::NotFinite { layer, row, plane, found: values[row] });
+        }
+    }
+    Ok(())
+}

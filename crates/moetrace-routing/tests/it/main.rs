@@ -1,0 +1,4 @@
+//! The waist through its public interface.
+
+mod tee;
+mod view;

@@ -1,0 +1,95 @@
+use moetrace_routing::{
+    ExpertId, HiddenRows, LayerIndex, MoeOrdinal, RoutingError, RoutingGeometry, RoutingPlanes, RoutingView,
+};
+
+fn geometry() -> RoutingGeometry {
+    RoutingGeometry::new(4, 2, 3, vec![LayerIndex(1), LayerIndex(2)]).unwrap()
+}
+
+const EXPERTS: [ExpertId; 4] = [ExpertId(3), ExpertId(0), ExpertId(1), ExpertId(2)];
+const WEIGHTS: [f32; 4] = [0.5, 0.25, 0.4, 0.4];
+const ROWS: [f32; 2] = [0.1, 0.0];
+
+fn planes() -> RoutingPlanes<'static> {
+    RoutingPlanes {
+        experts: &EXPERTS,
+        weights: &WEIGHTS,
+        margins: &ROWS,
+        gate_entropy: &ROWS,
+        ..RoutingPlanes::default()
+    }
+}
+
+fn refusal(planes: RoutingPlanes<'_>) -> RoutingError {
+    RoutingView::new(&geometry(), MoeOrdinal(1), 2, planes).unwrap_err()
+}
+
+#[test]
+fn a_sound_view_keeps_what_it_was_given() {
+    let view = RoutingView::new(&geometry(), MoeOrdinal(1), 2, planes()).unwrap();
+    assert_eq!((view.layer(), view.rows(), view.chosen()), (LayerIndex(2), 2, 2));
+    assert_eq!(view.experts(), EXPERTS);
+    assert_eq!(view.weights(), WEIGHTS);
+}
+
+#[test]
+fn each_broken_plane_is_refused_with_its_row() {
+    let twice = [ExpertId(3), ExpertId(0), ExpertId(1), ExpertId(1)];
+    assert!(matches!(
+        refusal(RoutingPlanes { experts: &twice, ..planes() }),
+        RoutingError::ExpertTwice { row: 1, expert: 1, .. }
+    ));
+    let outside = [ExpertId(4), ExpertId(0), ExpertId(1), ExpertId(2)];
+    assert!(matches!(
+        refusal(RoutingPlanes { experts: &outside, ..planes() }),
+        RoutingError::ExpertRange { row: 0, found: 4, .. }
+    ));
+    let rising = [0.5, 0.25, 0.4, 0.41];
+    assert!(matches!(
+        refusal(RoutingPlanes { weights: &rising, ..planes() }),
+        RoutingError::WeightOrder { row: 1, rank: 1, .. }
+    ));
+    for bad in [f32::NAN, f32::INFINITY, -0.1] {
+        let weights = [0.5, 0.25, bad, 0.0];
+        assert!(matches!(
+            refusal(RoutingPlanes { weights: &weights, ..planes() }),
+            RoutingError::NotFinite { row: 1, plane: "weight", .. }
+        ));
+        let column = [0.0, bad];
+        assert!(matches!(
+            refusal(RoutingPlanes { margins: &column, ..planes() }),
+            RoutingError::NotFinite { row: 1, plane: "margin", .. }
+        ));
+        assert!(matches!(
+            refusal(RoutingPlanes { gate_entropy: &column, ..planes() }),
+            RoutingError::NotFinite { row: 1, plane: "gate entropy", .. }
+        ));
+    }
+}
+
+#[test]
+fn wrong_lengths_are_refused_by_name() {
+    let short = [0.0f32; 1];
+    let hidden = HiddenRows { rows: &[0], values: &short };
+    let cases = [
+        ("experts", RoutingPlanes { experts: &EXPERTS[..3], ..planes() }),
+        ("weights", RoutingPlanes { weights: &WEIGHTS[..3], ..planes() }),
+        ("margins", RoutingPlanes { margins: &short, ..planes() }),
+        ("gate entropy", RoutingPlanes { gate_entropy: &short, ..planes() }),
+        ("logits", RoutingPlanes { logits: Some(&short), ..planes() }),
+        ("shared gate", RoutingPlanes { shared_gate: Some(&short), ..planes() }),
+        ("hidden states", RoutingPlanes { hidden: Some(hidden), ..planes() }),
+        ("token loss", RoutingPlanes { nll: Some(&short), ..planes() }),
+    ];
+    for (name, planes) in cases {
+        let error = refusal(planes);
+        assert!(matches!(error, RoutingError::PlaneLength { plane, .. } if plane == name), "{error}");
+    }
+    let outside = HiddenRows { rows: &[2], values: &[0.0; 3] };
+    assert!(matches!(
+        refusal(RoutingPlanes { hidden: Some(outside), ..planes() }),
+        RoutingError::PlaneLength { found: 2, .. }
+    ));
+    let error = RoutingView::new(&geometry(), MoeOrdinal(2), 2, planes()).unwrap_err();
+    assert!(matches!(error, RoutingError::Ordinal { found: 2, layers: 2 }));
+}
