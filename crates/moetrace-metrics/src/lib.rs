@@ -1,1 +1,32 @@
-//! Placeholder until its first commit.
+//! In: routing views, live from a model or replayed from files, through [`moetrace_routing::RoutingSink`].
+//! Out: a [`MetricsReport`]: load, coverage, entropy, balance, pairs, ties, specialisation, per layer and overall.
+//! Holds: every formula once, as a function of counts, and the mergeable totals they are computed from.
+//! Not here: models, files, rendering; no I/O, no threads, no clock, no environment.
+//!
+//! Totals are integers throughout (real-valued sums are kept in fixed point), so that folding the same tokens in
+//! any split and any merge order gives the same report to the last bit. `docs/metrics.md` has the formulas with
+//! their sources, units and edge cases.
+
+#![cfg_attr(
+    test,
+    expect(clippy::float_cmp, reason = "closed forms that come out exact are asserted exactly")
+)]
+
+pub mod balance;
+pub mod coverage;
+pub mod domain;
+pub mod entropy;
+mod error;
+pub mod esft;
+mod fixed_sum;
+pub mod pairs;
+mod random;
+mod report;
+mod routing_metrics;
+
+pub use error::MetricsError;
+pub use report::{
+    DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, GuideView, LayerReport, MetricsReport,
+    OverallReport, Specialisation, Spread,
+};
+pub use routing_metrics::{MetricsSettings, RoutingMetrics};

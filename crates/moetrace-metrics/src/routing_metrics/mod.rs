@@ -1,0 +1,207 @@
+//! The listener: folds passes into totals, merges totals, hands them to the report.
+
+mod sample_subset;
+mod totals;
+
+use std::ops::Range;
+
+use moetrace_routing::{Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, Span, TokenBatch};
+
+use self::sample_subset::{Place, SUBSET_TOKENS, SampleSubset};
+use self::totals::SampleCounts;
+pub(crate) use self::totals::{DatasetTotals, LayerTotals};
+use crate::{MetricsError, MetricsReport, domain::LabelledSample, report};
+
+/// What is counted, and with which seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Whether beginning-of-sequence rows count. By default they don't: such a row holds no text, is the same in
+    /// every sample, and routes like an outlier.
+    pub include_bos: bool,
+    /// Chooses the samples that permutation nulls are drawn from, and the permutations.
+    pub seed: u64,
+}
+
+/// Folds routing into totals; a [`RoutingSink`].
+///
+/// Totals of two shards [`merge`](Self::merge) into those of both; any split of the same passes, merged in any
+/// order, gives the same [`report`](Self::report) to the last bit. After an error the totals hold part of a pass
+/// and must be dropped, as the sink's contract says.
+#[derive(Debug, Clone)]
+pub struct RoutingMetrics {
+    geometry: RoutingGeometry,
+    settings: MetricsSettings,
+    rows_with_tie: u64,
+    layers: Vec<LayerTotals>,
+    /// Ascending by name, so that no order of shards shows.
+    datasets: Vec<DatasetTotals>,
+    subset: SampleSubset,
+    pass: Option<Pass>,
+    sample: SampleCounts,
+}
+
+/// The pass between `begin` and `end`.
+#[derive(Debug, Clone)]
+struct Pass {
+    rows: usize,
+    spans: Vec<PassSpan>,
+    /// Rows with a tie in at least one layer, `[N]`.
+    tied: Vec<bool>,
+    recorded: usize,
+}
+
+#[derive(Debug, Clone)]
+struct PassSpan {
+    dataset: usize,
+    counted: Range<usize>,
+    bos_excluded: u64,
+    place: Option<Place>,
+}
+
+impl RoutingMetrics {
+    /// Nothing counted yet.
+    pub fn new(geometry: &RoutingGeometry, settings: &MetricsSettings) -> Self {
+        let experts = geometry.experts();
+        Self {
+            geometry: geometry.clone(),
+            settings: *settings,
+            rows_with_tie: 0,
+            layers: geometry.layers().iter().map(|&layer| LayerTotals::new(layer, experts)).collect(),
+            datasets: Vec::new(),
+            subset: SampleSubset::new(settings.seed, SUBSET_TOKENS),
+            pass: None,
+            sample: SampleCounts::new(experts),
+        }
+    }
+
+    /// Adds the totals of another part of the run. On an error nothing has been added.
+    ///
+    /// # Errors
+    /// [`MetricsError::GeometryMismatch`], [`MetricsError::SettingsMismatch`], or
+    /// [`MetricsError::MergeInsidePass`] if either side has a pass open.
+    pub fn merge(&mut self, other: Self) -> Result<(), MetricsError> {
+        // The width of the router's input and a shared gate change no number here.
+        let shape = |g: &RoutingGeometry| (g.experts(), g.chosen(), g.layers().to_vec());
+        if shape(&self.geometry) != shape(&other.geometry) {
+            return Err(MetricsError::geometry(&other.geometry, &self.geometry));
+        }
+        if self.settings != other.settings {
+            return Err(MetricsError::SettingsMismatch { found: other.settings, expected: self.settings });
+        }
+        if let Some(pass) = self.pass.as_ref().or(other.pass.as_ref()) {
+            return Err(MetricsError::MergeInsidePass { found: pass.recorded, expected: self.layers.len() });
+        }
+        self.rows_with_tie += other.rows_with_tie;
+        self.layers.iter_mut().zip(&other.layers).for_each(|(ours, theirs)| ours.merge(theirs));
+        for theirs in &other.datasets {
+            let index = self.dataset_index(&theirs.name);
+            self.datasets[index].merge(theirs);
+        }
+        self.subset.merge(other.subset);
+        Ok(())
+    }
+
+    /// Every number, from the passes that have ended.
+    pub fn report(&self) -> MetricsReport {
+        report::build(&report::Totals {
+            geometry: &self.geometry,
+            settings: self.settings,
+            rows_with_tie: self.rows_with_tie,
+            layers: &self.layers,
+            datasets: &self.datasets,
+            subset_tokens: self.subset.samples().map(|(_, kept)| kept.tokens).sum(),
+            subset: self.labelled_samples(),
+        })
+    }
+
+    fn labelled_samples(&self) -> Vec<LabelledSample<'_>> {
+        let labelled = self.subset.samples().filter_map(|(name, kept)| {
+            let dataset = self.datasets.binary_search_by(|d| d.name.cmp(name)).ok()?;
+            Some(LabelledSample { dataset, counts: &kept.counts })
+        });
+        labelled.collect()
+    }
+
+    /// Where the data set of this name stands, after adding it if it is new.
+    fn dataset_index(&mut self, name: &Name) -> usize {
+        self.datasets.binary_search_by(|d| d.name.cmp(name)).unwrap_or_else(|index| {
+            self.datasets.insert(index, DatasetTotals::new(name.clone(), &self.geometry));
+            index
+        })
+    }
+
+    fn pass_span(&mut self, span: &Span) -> PassSpan {
+        let bos_excluded = u64::from(span.begins_with_bos && !self.settings.include_bos);
+        let counted = span.start + bos_excluded as usize..span.start + span.len;
+        // A sample that is nothing but its BOS token has nothing to permute.
+        let place = (!counted.is_empty())
+            .then(|| self.subset.offer(&span.dataset, span.sample, counted.len() as u64));
+        PassSpan { dataset: self.dataset_index(&span.dataset), counted, bos_excluded, place }
+    }
+
+    fn record_layer(&mut self, view: &RoutingView<'_>) -> Result<(), MetricsError> {
+        let Some(pass) = &mut self.pass else {
+            return Err(MetricsError::OutsidePass { found: view.ordinal() });
+        };
+        let (experts, k, ordinal) = (self.geometry.experts(), self.geometry.chosen(), view.ordinal().index());
+        let Some(layer) = self.layers.get_mut(ordinal).filter(|_| ordinal == pass.recorded) else {
+            return Err(MetricsError::LayerOrder { found: view.ordinal(), expected: pass.recorded });
+        };
+        if view.rows() != pass.rows || view.chosen() != k {
+            let (found, chosen, expected) = (view.rows(), view.chosen(), pass.rows);
+            return Err(MetricsError::ViewShape { layer: view.layer(), found, chosen, expected, k });
+        }
+        for span in &pass.spans {
+            let Some(place) = &span.place else { continue };
+            self.sample.count(view, span.counted.clone(), layer, &mut pass.tied)?;
+            let counts = &self.sample.experts;
+            let loads = &mut self.datasets[span.dataset].loads[ordinal * experts..][..experts];
+            loads.iter_mut().zip(counts).for_each(|(load, &n)| *load += u64::from(n));
+            layer.scores.add_sample(counts, &self.sample.weights, k, span.counted.len() as u64);
+            self.subset.add(place, ordinal, counts, self.datasets[span.dataset].loads.len());
+        }
+        pass.recorded += 1;
+        Ok(())
+    }
+
+    fn begin_pass(&mut self, batch: &TokenBatch) -> Result<(), MetricsError> {
+        if let Some(open) = &self.pass {
+            return Err(MetricsError::PassStillOpen { found: open.recorded, expected: self.layers.len() });
+        }
+        // All names first: a name added later would move the index of one before it.
+        for span in batch.spans() {
+            self.dataset_index(&span.dataset);
+        }
+        let spans = batch.spans().iter().map(|span| self.pass_span(span)).collect();
+        self.subset.trim();
+        self.pass = Some(Pass { rows: batch.len(), spans, tied: vec![false; batch.len()], recorded: 0 });
+        Ok(())
+    }
+
+    fn end_pass(&mut self) -> Result<(), MetricsError> {
+        let Some(pass) = self.pass.take() else { return Err(MetricsError::EndWithoutBegin) };
+        if pass.recorded != self.layers.len() {
+            return Err(MetricsError::LayersMissing { found: pass.recorded, expected: self.layers.len() });
+        }
+        for span in &pass.spans {
+            let dataset = &mut self.datasets[span.dataset];
+            dataset.samples += 1;
+            dataset.tokens += span.counted.len() as u64;
+            dataset.bos_excluded += span.bos_excluded;
+        }
+        self.rows_with_tie += pass.tied.iter().filter(|&&tied| tied).count() as u64;
+        Ok(())
+    }
+}
+
+impl RoutingSink for RoutingMetrics {
+    fn begin(&mut self, batch: &TokenBatch) -> Result<(), SinkError> {
+        self.begin_pass(batch).map_err(SinkError::new)
+    }
+    fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
+        self.record_layer(view).map_err(SinkError::new)
+    }
+    fn end(&mut self) -> Result<(), SinkError> {
+        self.end_pass().map_err(SinkError::new)
+    }
+}

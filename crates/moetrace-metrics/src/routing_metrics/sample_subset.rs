@@ -1,0 +1,162 @@
+//! The seeded, bounded set of samples whose expert counts are kept for permutation nulls.
+//!
+//! Every sample has a pseudo-random place in an order that depends on seed, data set and sample id alone. Kept
+//! are the first samples of that order until their tokens reach the bound. Which samples these are does not
+//! depend on how the run was cut into shards or in which order shards were merged: a sample is dropped only when
+//! those before it fill the bound, adding samples only makes that truer, and the place from which on everything
+//! was dropped (`cutoff`) is carried along.
+
+use std::collections::BTreeMap;
+
+use moetrace_routing::{Name, SampleId};
+
+use crate::random;
+
+/// Kept are the first samples of the order that hold at least this many tokens together.
+pub(super) const SUBSET_TOKENS: u64 = 65_536;
+
+/// A shorter sample counts for this many tokens, so that at most 2,048 tables of `[L, E]` counts are held
+/// (14 MB at 27 layers of 64 experts).
+const LEAST_COST: u64 = 32;
+
+/// A sample's place in the order: its hash first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    hash: u64,
+    dataset: Name,
+    sample: SampleId,
+}
+
+/// What is kept of one sample.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct KeptSample {
+    pub(super) tokens: u64,
+    cost: u64,
+    /// How often each expert was chosen, `[L, E]`; empty before the first layer.
+    pub(super) counts: Vec<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SampleSubset {
+    seed: u64,
+    bound: u64,
+    kept: BTreeMap<Place, KeptSample>,
+    cutoff: Option<Place>,
+}
+
+impl SampleSubset {
+    pub(super) fn new(seed: u64, bound: u64) -> Self {
+        Self { seed, bound, kept: BTreeMap::new(), cutoff: None }
+    }
+
+    /// Takes a sample of `tokens` tokens in, if its place is before the cutoff. [`trim`](Self::trim) follows.
+    pub(super) fn offer(&mut self, dataset: &Name, sample: SampleId, tokens: u64) -> Place {
+        let place =
+            Place { hash: random::hash(self.seed, dataset, sample.0), dataset: dataset.clone(), sample };
+        if self.is_inside(&place) {
+            let kept = self.kept.entry(place.clone()).or_default();
+            kept.tokens += tokens;
+            kept.cost += tokens.max(LEAST_COST);
+        }
+        place
+    }
+
+    fn is_inside(&self, place: &Place) -> bool {
+        self.cutoff.as_ref().is_none_or(|cutoff| place < cutoff)
+    }
+
+    /// Drops the samples that those before them leave no room for.
+    pub(super) fn trim(&mut self) {
+        let mut before = 0;
+        let first_dropped = self.kept.iter().find_map(|(place, kept)| {
+            let dropped = before >= self.bound;
+            before += kept.cost;
+            dropped.then(|| place.clone())
+        });
+        if let Some(cutoff) = first_dropped {
+            self.kept.split_off(&cutoff);
+            self.cutoff = Some(cutoff);
+        }
+    }
+
+    /// Adds what `layer` of a sample chose, `counts` being `[E]`; `slots` is L E.
+    pub(super) fn add(&mut self, place: &Place, layer: usize, counts: &[u32], slots: usize) {
+        if let Some(kept) = self.kept.get_mut(place) {
+            kept.counts.resize(slots, 0);
+            let cells = &mut kept.counts[layer * counts.len()..][..counts.len()];
+            cells.iter_mut().zip(counts).for_each(|(cell, n)| *cell += n);
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        for (place, theirs) in other.kept {
+            let ours = self.kept.entry(place).or_default();
+            ours.tokens += theirs.tokens;
+            ours.cost += theirs.cost;
+            ours.counts.resize(theirs.counts.len().max(ours.counts.len()), 0);
+            ours.counts.iter_mut().zip(&theirs.counts).for_each(|(a, b)| *a += b);
+        }
+        if other.cutoff.is_some() && (self.cutoff.is_none() || other.cutoff < self.cutoff) {
+            self.cutoff = other.cutoff;
+        }
+        if let Some(cutoff) = &self.cutoff {
+            self.kept.split_off(cutoff);
+        }
+        self.trim();
+    }
+
+    /// Data set and counts of every kept sample, in the order.
+    pub(super) fn samples(&self) -> impl Iterator<Item = (&Name, &KeptSample)> {
+        self.kept.iter().map(|(place, kept)| (&place.dataset, kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fold(samples: &[(u32, u64)], bound: u64) -> SampleSubset {
+        let mut subset = SampleSubset::new(3, bound);
+        for &(sample, tokens) in samples {
+            let place = subset.offer(&"d".into(), SampleId(sample), tokens);
+            subset.trim();
+            subset.add(&place, 0, &[tokens as u32, 1], 2);
+        }
+        subset
+    }
+
+    #[test]
+    fn the_first_sample_stays_even_if_it_alone_exceeds_the_bound() {
+        let subset = fold(&[(0, 5000), (1, 5000), (2, 5000)], 100);
+        assert_eq!(subset.samples().count(), 1);
+    }
+
+    #[test]
+    fn short_samples_count_for_the_least_cost() {
+        let samples: Vec<_> = (0..100).map(|id| (id, 1)).collect();
+        assert_eq!(fold(&samples, 10 * LEAST_COST).samples().count(), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn the_kept_samples_do_not_depend_on_split_or_order(
+            tokens in proptest::collection::vec(1u64..300, 1..40),
+            parts in proptest::collection::vec(0usize..4, 40),
+            bound in 1u64..3000,
+        ) {
+            let samples: Vec<_> = (0u32..).zip(tokens).collect();
+            let whole = fold(&samples, bound);
+            let part = |p: usize| {
+                let mine: Vec<_> = samples.iter().zip(&parts).rev().filter(|(_, q)| **q == p).map(|(s, _)| *s).collect();
+                fold(&mine, bound)
+            };
+            let mut merged = part(2);
+            for p in [0, 3, 1] {
+                merged.merge(part(p));
+            }
+            prop_assert_eq!(&merged.kept, &whole.kept);
+            prop_assert_eq!(&merged.cutoff, &whole.cutoff);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The integers that everything is computed from.
+
+use moetrace_routing::{ExpertId, LayerIndex, Name, RoutingGeometry, RoutingView};
+
+use crate::{
+    MetricsError, entropy,
+    esft::ScoreSums,
+    fixed_sum::{FixedSum, LARGEST_TERM},
+    pairs::PairCounts,
+};
+
+/// What is counted over all data sets in one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LayerTotals {
+    pub(crate) layer: LayerIndex,
+    pub(crate) tokens: u64,
+    pub(crate) ties: u64,
+    pub(crate) gate_entropy: FixedSum,
+    pub(crate) chosen_entropy: FixedSum,
+    /// Tokens whose chosen weights are all 0: they have no chosen entropy.
+    pub(crate) weightless_tokens: u64,
+    pub(crate) pairs: PairCounts,
+    pub(crate) scores: ScoreSums,
+}
+
+impl LayerTotals {
+    pub(crate) fn new(layer: LayerIndex, experts: usize) -> Self {
+        Self {
+            layer,
+            tokens: 0,
+            ties: 0,
+            gate_entropy: FixedSum::default(),
+            chosen_entropy: FixedSum::default(),
+            weightless_tokens: 0,
+            pairs: PairCounts::new(experts),
+            scores: ScoreSums::new(experts),
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.ties += other.ties;
+        self.gate_entropy.merge(other.gate_entropy);
+        self.chosen_entropy.merge(other.chosen_entropy);
+        self.weightless_tokens += other.weightless_tokens;
+        self.pairs.merge(&other.pairs);
+        self.scores.merge(&other.scores);
+    }
+}
+
+/// What is counted for one data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DatasetTotals {
+    pub(crate) name: Name,
+    pub(crate) samples: u64,
+    pub(crate) tokens: u64,
+    pub(crate) bos_excluded: u64,
+    /// How often each expert was chosen, `[L, E]`.
+    pub(crate) loads: Vec<u64>,
+}
+
+impl DatasetTotals {
+    pub(crate) fn new(name: Name, geometry: &RoutingGeometry) -> Self {
+        let slots = geometry.layers().len() * geometry.experts();
+        Self { name, samples: 0, tokens: 0, bos_excluded: 0, loads: vec![0; slots] }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.tokens += other.tokens;
+        self.bos_excluded += other.bos_excluded;
+        self.loads.iter_mut().zip(&other.loads).for_each(|(a, b)| *a += b);
+    }
+}
+
+/// One sample in one layer, counted before it is added to everything that wants it; reused.
+#[derive(Debug, Clone)]
+pub(super) struct SampleCounts {
+    /// How often each expert was chosen, `[E]`.
+    pub(super) experts: Vec<u32>,
+    /// Sum of each expert's weights, `[E]`.
+    pub(super) weights: Vec<FixedSum>,
+}
+
+impl SampleCounts {
+    pub(super) fn new(experts: usize) -> Self {
+        Self { experts: vec![0; experts], weights: vec![FixedSum::default(); experts] }
+    }
+
+    /// Counts `rows` of `view` here and, where samples do not matter, in `layer`. Sets `tied` at rows with a tie.
+    pub(super) fn count(
+        &mut self,
+        view: &RoutingView<'_>,
+        rows: std::ops::Range<usize>,
+        layer: &mut LayerTotals,
+        tied: &mut [bool],
+    ) -> Result<(), MetricsError> {
+        self.experts.fill(0);
+        self.weights.fill(FixedSum::default());
+        let k = view.chosen();
+        // Where all experts are chosen there is no boundary that two of them could tie at.
+        let boundary = k < self.experts.len();
+        layer.tokens += rows.len() as u64;
+        for row in rows {
+            let ids = &view.experts()[row * k..][..k];
+            let weights = &view.weights()[row * k..][..k];
+            self.count_row(view.layer(), row, ids, weights)?;
+            layer.pairs.add(ids);
+            match entropy::of_weights(weights) {
+                Some(bits) => layer.chosen_entropy.add(bits),
+                None => layer.weightless_tokens += 1,
+            }
+            let gate_entropy = view.gate_entropy()[row];
+            check_term(view.layer(), row, "gate entropy", gate_entropy)?;
+            layer.gate_entropy.add(f64::from(gate_entropy));
+            if boundary && view.margins()[row] == 0.0 {
+                layer.ties += 1;
+                tied[row] = true;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn count_row(
+        &mut self,
+        layer: LayerIndex,
+        row: usize,
+        ids: &[ExpertId],
+        weights: &[f32],
+    ) -> Result<(), MetricsError> {
+        // Weights do not rise with the rank: the first stands for all.
+        check_term(layer, row, "weight", weights[0])?;
+        let experts = self.experts.len();
+        for (id, &weight) in ids.iter().zip(weights) {
+            let (Some(count), Some(sum)) =
+                (self.experts.get_mut(id.index()), self.weights.get_mut(id.index()))
+            else {
+                return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
+            };
+            *count += 1;
+            sum.add(f64::from(weight));
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn check_term(layer: LayerIndex, row: usize, plane: &'static str, found: f32) -> Result<(), MetricsError> {
+    if found <= LARGEST_TERM {
+        Ok(())
+    } else {
+        Err(MetricsError::TooLarge { layer, row, plane, found, limit: LARGEST_TERM })
+    }
+}
