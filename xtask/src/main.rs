@@ -1,1 +1,76 @@
-fn main() {}
+//! In: a task's name and its arguments.
+//! Out: cargo, moetrace or Python run as the task needs; exit status of what was run.
+//! Holds: the tasks of this repository, and the checks of its house rules.
+//! Not here: any code of moetrace; this program links none of it.
+
+mod collect;
+mod faults;
+mod interop;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask TASK [ARGUMENTS]
+
+  collect [ARGS]    build moetrace in release and run `moetrace collect ARGS`
+  tidy              check layers, sizes, code map, fixtures, lints and headings
+  interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
+  faults [N]        kill a run N times (default 50) at random and resume it; compare with an unbroken run";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let task = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let done = match task.as_str() {
+        "collect" => return collect::collect(&rest),
+        "tidy" => tidy::tidy(),
+        "interop" => interop::interop(&rest),
+        "faults" => faults::faults(&rest),
+        "" | "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("error: no task is called {other:?}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).unwrap_or(here)
+}
+
+/// Runs a command to its end; anything but success is an error.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// The cargo that runs this task.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
