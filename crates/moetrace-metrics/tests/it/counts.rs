@@ -1,0 +1,124 @@
+use std::collections::BTreeSet;
+
+use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use proptest::prelude::*;
+
+use crate::text::{Text, any_texts, constant_text, fold, geometry};
+
+const ALL_ROWS: MetricsSettings = MetricsSettings { include_bos: true, seed: 0 };
+
+/// Every expert once as often as every other, in pairs that never overlap.
+fn uniform_texts() -> Vec<Text> {
+    (0u32..).zip([[0, 1], [2, 3], [4, 5], [6, 7]]).map(|(id, e)| constant_text("a", id, 5, 3, &e)).collect()
+}
+
+#[test]
+fn uniform_routing_gives_the_closed_forms_in_every_layer_and_overall() {
+    let report = fold(&geometry(8, 2, 3), &uniform_texts(), &ALL_ROWS).report();
+    assert_eq!((report.tokens, report.experts, report.chosen), (20, 8, 2));
+    for layer in &report.layers {
+        assert_eq!((layer.load_entropy_bits, layer.load_entropy_normalised), (3.0, 1.0));
+        assert_eq!((layer.effective_experts, layer.coverage), (8.0, 1.0));
+        assert_eq!((layer.max_vio, layer.cv, layer.gini, layer.min, layer.max), (0.0, 0.0, 0.0, 5, 5));
+        assert_eq!((layer.unique_pairs, layer.possible_pairs), (4, 28));
+        assert_eq!((layer.chosen_entropy_bits, layer.chosen_entropy_normalised), (1.0, 1.0));
+        assert!((layer.gate_entropy_normalised - 1.0 / 3.0).abs() < 1e-15);
+        assert!(layer.specialisation.is_none(), "one data set tells nothing");
+    }
+    let overall = &report.overall;
+    assert_eq!((overall.active_slots, overall.slots, overall.coverage), (24, 24, 1.0));
+    assert_eq!((overall.unique_pairs, overall.possible_pairs), (12, 84));
+    assert_eq!((overall.load_entropy_bits.mean, overall.load_entropy_bits.min), (3.0, 3.0));
+    assert!(overall.mutual_information_bits.is_none());
+}
+
+#[test]
+fn the_guides_view_merges_ids_of_all_layers_and_the_others_never_do() {
+    // Layer 1 uses experts 0 and 1 alone, layer 2 experts 2 and 3 alone.
+    let mut text = constant_text("a", 0, 4, 2, &[0, 1]);
+    text.choices[1] = constant_text("a", 0, 4, 1, &[3, 2]).choices.remove(0);
+    let report = fold(&geometry(4, 2, 2), &[text], &ALL_ROWS).report();
+    let guide = &report.guide;
+    assert_eq!((guide.active_experts, guide.experts, guide.coverage), (4, 4, 1.0));
+    assert_eq!((guide.unique_pairs, guide.possible_pairs, guide.entropy_bits), (2, 6, 2.0));
+    assert_eq!(guide.traces, 1);
+    assert_eq!((report.overall.coverage, report.overall.unique_pairs), (0.5, 2));
+    assert!(report.layers.iter().all(|l| l.coverage == 0.5 && l.load_entropy_bits == 1.0));
+    assert_eq!(report.layers.iter().map(|l| l.layer).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn choosing_every_expert_has_no_tie_and_full_coverage() {
+    let mut text = constant_text("a", 0, 3, 1, &[1, 0]);
+    text.choices[0].iter_mut().for_each(|choice| choice.margin = 0.0);
+    let report = fold(&geometry(2, 2, 1), &[text], &ALL_ROWS).report();
+    let layer = &report.layers[0];
+    assert_eq!((layer.ties, report.rows_with_tie), (0, 0));
+    assert_eq!((layer.coverage, layer.expected_active_experts, layer.gini), (1.0, 2.0, 0.0));
+}
+
+#[test]
+fn one_chosen_expert_has_no_pairs_and_no_chosen_entropy() {
+    let report = fold(&geometry(4, 1, 1), &[constant_text("a", 0, 3, 1, &[2])], &ALL_ROWS).report();
+    let layer = &report.layers[0];
+    assert_eq!((layer.unique_pairs, layer.expected_unique_pairs), (0, 0.0));
+    assert_eq!((layer.chosen_entropy_bits, layer.chosen_entropy_normalised), (0.0, 0.0));
+    assert_eq!((layer.load_entropy_bits, layer.max_vio, layer.gini), (0.0, 3.0, 0.75));
+}
+
+#[test]
+fn a_token_whose_weights_are_all_0_is_left_out_of_the_chosen_entropy_and_counted() {
+    let mut text = constant_text("a", 0, 2, 1, &[0, 1]);
+    text.choices[0][1].weights = vec![0.0, 0.0];
+    let report = fold(&geometry(4, 2, 1), &[text], &ALL_ROWS).report();
+    assert_eq!((report.layers[0].chosen_entropy_bits, report.layers[0].weightless_tokens), (1.0, 1));
+}
+
+#[test]
+fn no_tokens_give_a_report_of_zeros_that_json_can_hold() {
+    let report = RoutingMetrics::new(&geometry(4, 2, 2), &ALL_ROWS).report();
+    assert_eq!((report.tokens, report.samples, report.layers.len()), (0, 0, 2));
+    let layer = &report.layers[0];
+    assert_eq!((layer.coverage, layer.load_entropy_bits, layer.effective_experts), (0.0, 0.0, 0.0));
+    assert_eq!((layer.max_vio, layer.cv, layer.gini, layer.expected_active_experts), (0.0, 0.0, 0.0, 0.0));
+    // serde_json writes a number that is not finite as null, which an f64 field cannot be read from.
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<moetrace_metrics::MetricsReport>(&json).unwrap(), report);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn counts_and_means_equal_those_of_a_naive_loop(texts in any_texts(9, 4, 2)) {
+        let report = fold(&geometry(9, 4, 2), &texts, &ALL_ROWS).report();
+        let tokens: usize = texts.iter().map(Text::len).sum();
+        prop_assert_eq!(report.tokens, tokens as u64);
+        let mut tied = 0;
+        for text in &texts {
+            tied += (0..text.len()).filter(|&t| text.choices.iter().any(|layer| layer[t].margin == 0.0)).count();
+        }
+        prop_assert_eq!(report.rows_with_tie, tied as u64);
+        for (ordinal, layer) in report.layers.iter().enumerate() {
+            let choices = || texts.iter().flat_map(|text| &text.choices[ordinal]);
+            let mut pairs = BTreeSet::new();
+            for choice in choices() {
+                for a in &choice.experts {
+                    pairs.extend(choice.experts.iter().filter(|b| a < b).map(|b| (*a, *b)));
+                }
+            }
+            prop_assert_eq!(layer.unique_pairs, pairs.len() as u64);
+            for (id, &load) in (0u16..).zip(&layer.loads) {
+                let naive = choices().filter(|c| c.experts.contains(&id)).count() as u64;
+                prop_assert_eq!(load, naive);
+                let by_dataset: u64 = report.datasets.iter().map(|d| d.layers[ordinal].loads[usize::from(id)]).sum();
+                prop_assert_eq!(by_dataset, naive);
+            }
+            prop_assert_eq!(layer.ties, choices().filter(|c| c.margin == 0.0).count() as u64);
+            let mean = choices().map(|c| f64::from(c.gate_entropy)).sum::<f64>() / tokens as f64;
+            prop_assert!((layer.gate_entropy_bits - mean).abs() < 1e-12);
+            prop_assert!((layer.esft.token_ratio.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            prop_assert!((layer.esft.sample_token_ratio.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+    }
+}

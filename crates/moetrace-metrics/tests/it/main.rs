@@ -1,0 +1,13 @@
+//! The crate through its public API.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::float_cmp, reason = "numbers that must be the same to the last bit are compared so")]
+
+mod bos;
+mod contract;
+mod counts;
+mod esft_files;
+mod merging;
+#[path = "../../examples/esft_check/reader.rs"]
+mod reader;
+mod specialisation;
+mod text;

@@ -1,0 +1,136 @@
+//! Made-up texts with routing of their own, packed into passes at will.
+
+use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_routing::{
+    ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError,
+    Span, TokenBatch, TokenId,
+};
+use proptest::prelude::*;
+
+/// What one layer chose for one token.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub(crate) experts: Vec<u16>,
+    pub(crate) weights: Vec<f32>,
+    pub(crate) margin: f32,
+    pub(crate) gate_entropy: f32,
+}
+
+/// One sample: `choices` is `[L][tokens]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    pub(crate) dataset: String,
+    pub(crate) id: u32,
+    pub(crate) bos: bool,
+    pub(crate) choices: Vec<Vec<Choice>>,
+}
+
+impl Text {
+    pub(crate) fn len(&self) -> usize {
+        self.choices[0].len()
+    }
+}
+
+/// L layers, numbered from 1 as after a dense first layer.
+pub(crate) fn geometry(experts: usize, chosen: usize, layers: u16) -> RoutingGeometry {
+    RoutingGeometry::new(experts, chosen, 4, (1..=layers).map(LayerIndex).collect()).unwrap()
+}
+
+/// Plays `texts` as one pass.
+pub(crate) fn play(
+    geometry: &RoutingGeometry,
+    texts: &[&Text],
+    sink: &mut dyn RoutingSink,
+) -> Result<(), SinkError> {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for text in texts {
+        spans.push(Span {
+            sample: SampleId(text.id),
+            dataset: text.dataset.as_str().into(),
+            label: None,
+            start,
+            len: text.len(),
+            begins_with_bos: text.bos,
+        });
+        start += text.len();
+    }
+    sink.begin(&TokenBatch::new(vec![TokenId(0); start], vec![0; start], spans).unwrap())?;
+    for ordinal in geometry.ordinals() {
+        let choices = || texts.iter().flat_map(|text| &text.choices[ordinal.index()]);
+        let experts: Vec<ExpertId> = choices().flat_map(|c| &c.experts).map(|&id| ExpertId(id)).collect();
+        let weights: Vec<f32> = choices().flat_map(|c| c.weights.clone()).collect();
+        let margins: Vec<f32> = choices().map(|c| c.margin).collect();
+        let gate_entropy: Vec<f32> = choices().map(|c| c.gate_entropy).collect();
+        let planes = RoutingPlanes {
+            experts: &experts,
+            weights: &weights,
+            margins: &margins,
+            gate_entropy: &gate_entropy,
+            ..RoutingPlanes::default()
+        };
+        sink.record(&RoutingView::new(geometry, ordinal, start, planes).unwrap())?;
+    }
+    sink.end()
+}
+
+/// All texts, one pass each.
+pub(crate) fn fold(geometry: &RoutingGeometry, texts: &[Text], settings: &MetricsSettings) -> RoutingMetrics {
+    let mut metrics = RoutingMetrics::new(geometry, settings);
+    for text in texts {
+        play(geometry, &[text], &mut metrics).unwrap();
+    }
+    metrics
+}
+
+/// A text whose every token chooses `experts` with equal weights in every layer.
+pub(crate) fn constant_text(dataset: &str, id: u32, len: usize, layers: usize, experts: &[u16]) -> Text {
+    let choice = Choice {
+        experts: experts.to_vec(),
+        weights: vec![1.0 / experts.len() as f32; experts.len()],
+        margin: 0.5,
+        gate_entropy: 1.0,
+    };
+    Text { dataset: dataset.to_owned(), id, bos: false, choices: vec![vec![choice; len]; layers] }
+}
+
+fn any_choice(experts: usize, chosen: usize) -> impl Strategy<Value = Choice> {
+    let ids: Vec<u16> = (0..experts as u16).collect();
+    (
+        proptest::sample::subsequence(ids, chosen).prop_shuffle(),
+        proptest::collection::vec(0f32..1.0, chosen),
+        prop_oneof![Just(0f32), 0.001f32..1.0],
+        0f32..6.0,
+    )
+        .prop_map(|(experts, mut weights, margin, gate_entropy)| {
+            weights.sort_by(|a, b| b.total_cmp(a));
+            Choice { experts, weights, margin, gate_entropy }
+        })
+}
+
+/// Up to 12 texts of three data sets, 1 to 6 tokens each.
+pub(crate) fn any_texts(experts: usize, chosen: usize, layers: usize) -> impl Strategy<Value = Vec<Text>> {
+    let shapes = proptest::collection::vec((0usize..3, any::<bool>(), 1usize..7), 1..12);
+    shapes
+        .prop_flat_map(move |shapes| {
+            let choices: Vec<_> = shapes
+                .iter()
+                .map(|&(_, _, len)| {
+                    let layer = proptest::collection::vec(any_choice(experts, chosen), len);
+                    proptest::collection::vec(layer, layers)
+                })
+                .collect();
+            (Just(shapes), choices)
+        })
+        .prop_map(|(shapes, choices)| {
+            let texts = (0u32..).zip(shapes).zip(choices);
+            texts
+                .map(|((id, (dataset, bos, _)), choices)| Text {
+                    dataset: ["code", "mathematics", "prose"][dataset].to_owned(),
+                    id,
+                    bos,
+                    choices,
+                })
+                .collect()
+        })
+}
