@@ -1,0 +1,174 @@
+//! Which tensors a configuration asks for, by the names that the reference implementations give them.
+
+use std::collections::HashSet;
+
+use super::Checkpoint;
+use crate::family::{FamilyRules, QkNorm, SharedExperts};
+use crate::{ModelConfig, ModelError};
+
+/// How one layer's experts are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExpertLayout {
+    /// Module of the MoE block: the family's own, or `mlp` (transformers 5 names all of them so).
+    pub(crate) block: &'static str,
+    /// `experts.gate_up_proj` `[E, 2F, D]` and `experts.down_proj` `[E, D, F]` instead of E times three.
+    pub(crate) fused: bool,
+}
+
+impl ExpertLayout {
+    /// The way published checkpoints are stored.
+    pub(crate) fn per_expert(rules: &FamilyRules) -> Self {
+        Self { block: rules.moe_block, fused: false }
+    }
+}
+
+/// Names of one layer's tensors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerNames {
+    pub(crate) layer: usize,
+    pub(crate) layout: ExpertLayout,
+}
+
+impl LayerNames {
+    pub(crate) fn of(self, part: &str) -> String {
+        format!("model.layers.{}.{part}", self.layer)
+    }
+
+    /// A tensor of the MoE block.
+    pub(crate) fn moe(self, part: &str) -> String {
+        format!("model.layers.{}.{}.{part}", self.layer, self.layout.block)
+    }
+
+    /// One projection of one expert, stored by itself.
+    pub(crate) fn expert(self, expert: usize, projection: &str) -> String {
+        self.moe(&format!("experts.{expert}.{projection}.weight"))
+    }
+}
+
+/// How each layer's experts are stored in `checkpoint`, one entry per decoder layer.
+pub(crate) fn expert_layouts(config: &ModelConfig, checkpoint: &Checkpoint) -> Vec<ExpertLayout> {
+    let rules = config.family().rules();
+    let of_layer = |layer: usize| {
+        let own = LayerNames { layer, layout: ExpertLayout::per_expert(rules) };
+        let block =
+            if checkpoint.tensor(&own.moe("gate.weight")).is_some() { rules.moe_block } else { "mlp" };
+        let names = LayerNames { layer, layout: ExpertLayout { block, fused: true } };
+        let fused = checkpoint.tensor(&names.moe("experts.gate_up_proj")).is_some();
+        ExpertLayout { block, fused }
+    };
+    (0..config.layers()).map(of_layer).collect()
+}
+
+/// Calls `visit` with every tensor and shape that the configuration asks for, layer by layer, and stops at
+/// its first error; nothing is collected, since the number of layers and experts comes from a file.
+pub(crate) fn for_each_expected(
+    config: &ModelConfig,
+    layout_of: impl Fn(usize) -> ExpertLayout,
+    visit: &mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let (d, vocab) = (config.hidden(), config.vocab());
+    visit("model.embed_tokens.weight".to_owned(), &[vocab, d])?;
+    for layer in 0..config.layers() {
+        let names = LayerNames { layer, layout: layout_of(layer) };
+        visit(names.of("input_layernorm.weight"), &[d])?;
+        attention(config, names, visit)?;
+        visit(names.of("post_attention_layernorm.weight"), &[d])?;
+        if config.is_moe(layer) {
+            experts(config, names, visit)?;
+        } else {
+            swiglu(&names.of("mlp"), d, config.dense_width(), visit)?;
+        }
+    }
+    visit("model.norm.weight".to_owned(), &[d])?;
+    if config.has_tied_head() { Ok(()) } else { visit("lm_head.weight".to_owned(), &[vocab, d]) }
+}
+
+type Visit<'a> = &'a mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>;
+
+fn attention(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<(), ModelError> {
+    let d = config.hidden();
+    let (queries, keys) = (config.heads() * config.head_width(), config.kv_heads() * config.head_width());
+    for (projection, width) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
+        visit(names.of(&format!("self_attn.{projection}.weight")), &[width, d])?;
+        if config.has_qkv_bias() {
+            visit(names.of(&format!("self_attn.{projection}.bias")), &[width])?;
+        }
+    }
+    visit(names.of("self_attn.o_proj.weight"), &[d, queries])?;
+    if config.has_output_bias() {
+        visit(names.of("self_attn.o_proj.bias"), &[d])?;
+    }
+    let (query_norm, key_norm) = match config.family().rules().qk_norm {
+        QkNorm::None => return Ok(()),
+        QkNorm::FullWidth => (queries, keys),
+        QkNorm::PerHead => (config.head_width(), config.head_width()),
+    };
+    visit(names.of("self_attn.q_norm.weight"), &[query_norm])?;
+    visit(names.of("self_attn.k_norm.weight"), &[key_norm])
+}
+
+fn experts(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<(), ModelError> {
+    let rules = config.family().rules();
+    let (d, e, f) = (config.hidden(), config.experts(), config.expert_width());
+    visit(names.moe("gate.weight"), &[e, d])?;
+    if names.layout.fused {
+        visit(names.moe("experts.gate_up_proj"), &[e, 2 * f, d])?;
+        visit(names.moe("experts.down_proj"), &[e, d, f])?;
+    } else {
+        let [gate, up, down] = rules.expert_projections;
+        for expert in 0..e {
+            visit(names.expert(expert, gate), &[f, d])?;
+            visit(names.expert(expert, up), &[f, d])?;
+            visit(names.expert(expert, down), &[d, f])?;
+        }
+    }
+    match rules.shared {
+        SharedExperts::Added if config.shared_width() > 0 => {
+            swiglu(&names.moe("shared_experts"), d, config.shared_width(), visit)
+        }
+        SharedExperts::None | SharedExperts::Added => Ok(()),
+        SharedExperts::Gated => {
+            swiglu(&names.moe("shared_expert"), d, config.shared_width(), visit)?;
+            visit(names.moe("shared_expert_gate.weight"), &[1, d])
+        }
+    }
+}
+
+fn swiglu(module: &str, d: usize, width: usize, visit: Visit<'_>) -> Result<(), ModelError> {
+    visit(format!("{module}.gate_proj.weight"), &[width, d])?;
+    visit(format!("{module}.up_proj.weight"), &[width, d])?;
+    visit(format!("{module}.down_proj.weight"), &[d, width])
+}
+
+/// Compares the checkpoint with its configuration: every expected tensor is there with its shape, and no
+/// other is. Rotary buffers are passed over, and so is the head of a tied model.
+pub(crate) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<Vec<ExpertLayout>, ModelError> {
+    let layouts = expert_layouts(config, checkpoint);
+    let mut seen = HashSet::new();
+    for_each_expected(config, |layer| layouts[layer], &mut |tensor, expected| {
+        let Some(entry) = checkpoint.tensor(&tensor) else {
+            let (file, expected) = (checkpoint.dir().display().to_string(), expected.to_vec());
+            return Err(ModelError::MissingTensor { file, tensor, expected });
+        };
+        if entry.shape != expected {
+            let (found, expected) = (entry.shape.to_vec(), expected.to_vec());
+            let file = entry.file.display().to_string();
+            return Err(ModelError::Shape { file, tensor, found, expected });
+        }
+        seen.insert(tensor);
+        Ok(())
+    })?;
+    let extra = checkpoint.tensors().find(|entry| {
+        let passed_over = entry.name.ends_with(".rotary_emb.inv_freq")
+            || (entry.name == "lm_head.weight" && config.has_tied_head());
+        !passed_over && !seen.contains(entry.name)
+    });
+    match extra {
+        None => Ok(layouts),
+        Some(entry) => Err(ModelError::ExtraTensor {
+            file: entry.file.display().to_string(),
+            tensor: entry.name.to_owned(),
+            model_type: config.family().model_type(),
+        }),
+    }
+}

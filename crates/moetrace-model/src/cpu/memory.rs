@@ -1,0 +1,69 @@
+//! What the CPU engine will hold, before it holds it.
+
+use super::attention::QUERY_BLOCK;
+use super::experts::JOB_ROWS;
+use super::head::HEAD_ROWS;
+use super::{CpuSettings, Precision};
+use crate::ModelConfig;
+
+/// Bytes that a CPU engine takes, by what they grow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryEstimate {
+    /// All weights in the precision of the run.
+    pub weights: u64,
+    /// Scratch that does not grow with the pass: one job per thread, and widened weights under bf16.
+    pub fixed: u64,
+    /// Activations and routing of each token of a pass.
+    pub per_token: u64,
+    /// Attention scores of each token of the longest sample.
+    pub per_token_of_longest_sample: u64,
+    /// Language-model logits, only where losses are asked for.
+    pub head: u64,
+}
+
+impl MemoryEstimate {
+    /// Bytes of a run with passes of `tokens`, the longest sample being `longest`.
+    pub fn total(&self, tokens: u64, longest: u64, losses: bool) -> u64 {
+        let head = if losses { self.head } else { 0 };
+        let activations = self.per_token.saturating_mul(tokens);
+        let scores = self.per_token_of_longest_sample.saturating_mul(longest);
+        [self.fixed, activations, scores, head]
+            .iter()
+            .fold(self.weights, |sum, part| sum.saturating_add(*part))
+    }
+}
+
+/// Estimates from shapes alone; nothing is allocated.
+pub(super) fn estimate(config: &ModelConfig, settings: &CpuSettings) -> MemoryEstimate {
+    let bytes = |elements: usize| (elements as u64).saturating_mul(4);
+    let d = config.hidden();
+    let queries = config.heads() * config.head_width();
+    let keys = config.kv_heads() * config.head_width();
+    let widest = config.expert_width().max(config.shared_width()).max(config.dense_width());
+    let threads = settings.threads.max(1) as u64;
+    let element = match settings.precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    };
+    // A job holds its gathered input, gate and up; under bf16 also its block's three matrices as f32, and
+    // one projection matrix is widened for all threads together.
+    let job = bytes(JOB_ROWS * (d + 2 * widest));
+    let widened = match settings.precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => bytes(3 * d * widest) * threads + bytes(d * queries),
+    };
+    // Residual, normed input, block output and one temporary; queries, keys, values before and after the
+    // rotation and the attended heads twice; K experts' results and the shared block's.
+    let blocks = config.chosen() + usize::from(config.shared_width() > 0);
+    let activations = 4 * d + 4 * queries + 4 * keys + blocks * d + 2 * config.head_width();
+    let routing = 3 * config.experts() + 8 * config.chosen() + 4;
+    let widened_head = if settings.precision == Precision::Bf16 { bytes(config.vocab() * d) } else { 0 };
+    MemoryEstimate {
+        weights: config.total_parameters().saturating_mul(element),
+        fixed: job * threads + widened,
+        per_token: bytes(activations + routing),
+        per_token_of_longest_sample: bytes(QUERY_BLOCK) * threads,
+        head: bytes(HEAD_ROWS * config.vocab()) + widened_head,
+    }
+}

@@ -1,0 +1,168 @@
+//! The CPU engine: the definition of what a pass computes.
+
+mod attention;
+mod experts;
+mod head;
+mod memory;
+mod numbers;
+mod pass;
+mod probe;
+mod product;
+mod rotary;
+mod router;
+mod weights;
+
+use std::path::Path;
+
+use moetrace_routing::{RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, TokenBatch};
+
+use self::pass::Pass;
+use self::router::RouterRules;
+use self::weights::Weights;
+use crate::{Checkpoint, CheckpointSettings, Engine, ModelConfig, ModelError, Precision, RouterDtype};
+
+pub use self::memory::MemoryEstimate;
+pub use self::probe::{Probe, ProbePoint};
+
+/// More threads than any machine this runs on; a typing error otherwise asks for thousands of stacks.
+const MOST_THREADS: usize = 1024;
+
+/// How the CPU engine computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuSettings {
+    /// The values it computes with.
+    pub precision: Precision,
+    /// In what type the router computes.
+    pub router_dtype: RouterDtype,
+    /// Threads of its own pool, 1 or more; their number does not change any result.
+    pub threads: usize,
+}
+
+impl Default for CpuSettings {
+    fn default() -> Self {
+        Self { precision: Precision::default(), router_dtype: RouterDtype::default(), threads: 1 }
+    }
+}
+
+/// A model in memory, computing on its own threads.
+pub struct CpuEngine {
+    config: ModelConfig,
+    settings: CpuSettings,
+    weights: Weights,
+    pool: rayon::ThreadPool,
+}
+
+impl std::fmt::Debug for CpuEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuEngine")
+            .field("config", &self.config)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CpuEngine {
+    /// Opens a checkpoint folder and loads it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`load`](Self::load).
+    pub fn open(dir: &Path, settings: &CpuSettings) -> Result<Self, ModelError> {
+        Self::load(&Checkpoint::open(dir, &CheckpointSettings::default())?, settings)
+    }
+
+    /// Reads the configuration beside the checkpoint, compares every tensor with it, and loads them all.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::read`]; [`ModelError::MissingTensor`], [`ModelError::Shape`] or
+    /// [`ModelError::ExtraTensor`] where checkpoint and configuration disagree; [`ModelError::Threads`].
+    pub fn load(checkpoint: &Checkpoint, settings: &CpuSettings) -> Result<Self, ModelError> {
+        let threads = settings.threads;
+        if !(1..=MOST_THREADS).contains(&threads) {
+            return Err(ModelError::Threads { found: threads, limit: MOST_THREADS });
+        }
+        let config = ModelConfig::read(checkpoint.dir())?;
+        let weights = weights::load(checkpoint, &config, settings.precision)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|source| ModelError::ThreadPool { threads, source })?;
+        Ok(Self { config, settings: *settings, weights, pool })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// How it computes.
+    pub fn settings(&self) -> &CpuSettings {
+        &self.settings
+    }
+
+    /// What a CPU engine for this configuration would hold.
+    pub fn memory_estimate(config: &ModelConfig, settings: &CpuSettings) -> MemoryEstimate {
+        memory::estimate(config, settings)
+    }
+
+    /// As [`Engine::run`], and shows `probe` the intermediate tensors; computes the whole model.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_with_probe(
+        &mut self,
+        batch: &TokenBatch,
+        sink: &mut dyn RoutingSink,
+        probe: &mut dyn Probe,
+    ) -> Result<(), ModelError> {
+        self.pass(batch, sink, Some(probe))
+    }
+
+    fn pass(
+        &self,
+        batch: &TokenBatch,
+        sink: &mut dyn RoutingSink,
+        probe: Option<&mut dyn Probe>,
+    ) -> Result<(), ModelError> {
+        let vocab = self.config.vocab();
+        if let Some(row) = batch.token_ids().iter().position(|id| id.index() >= vocab) {
+            return Err(ModelError::TokenRange { row, found: batch.token_ids()[row].0, vocab });
+        }
+        sink.begin(batch)?;
+        let CpuSettings { precision, router_dtype, threads } = self.settings;
+        let pass = Pass {
+            config: &self.config,
+            weights: &self.weights,
+            precision,
+            router: RouterRules::new(&self.config, precision, router_dtype),
+            threads,
+            batch,
+            planes: sink.wants(),
+            pool: &self.pool,
+        };
+        if batch.is_empty() {
+            self.record_nothing(sink)?;
+        } else {
+            pass.run(sink, probe)?;
+        }
+        Ok(sink.end()?)
+    }
+
+    /// A pass without tokens still tells the sink about every layer.
+    fn record_nothing(&self, sink: &mut dyn RoutingSink) -> Result<(), ModelError> {
+        let geometry = self.config.geometry();
+        for ordinal in geometry.ordinals() {
+            sink.record(&RoutingView::new(geometry, ordinal, 0, RoutingPlanes::default())?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine for CpuEngine {
+    fn geometry(&self) -> &RoutingGeometry {
+        self.config.geometry()
+    }
+
+    fn run(&mut self, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), ModelError> {
+        self.pass(batch, sink, None)
+    }
+}
