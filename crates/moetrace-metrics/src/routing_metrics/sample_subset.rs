@@ -2,9 +2,8 @@
 //!
 //! Every sample has a pseudo-random place in an order that depends on seed, data set and sample id alone. Kept
 //! are the first samples of that order until their tokens reach the bound. Which samples these are does not
-//! depend on how the run was cut into shards or in which order shards were merged: a sample is dropped only when
-//! those before it fill the bound, adding samples only makes that truer, and the place from which on everything
-//! was dropped (`cutoff`) is carried along.
+//! depend on how the run was cut into shards or in which order shards were merged: a part that dropped a sample
+//! kept enough before it to fill the bound, so whatever is merged later, that sample stays dropped.
 
 use std::collections::BTreeMap;
 
@@ -41,28 +40,21 @@ pub(super) struct SampleSubset {
     seed: u64,
     bound: u64,
     kept: BTreeMap<Place, KeptSample>,
-    cutoff: Option<Place>,
 }
 
 impl SampleSubset {
     pub(super) fn new(seed: u64, bound: u64) -> Self {
-        Self { seed, bound, kept: BTreeMap::new(), cutoff: None }
+        Self { seed, bound, kept: BTreeMap::new() }
     }
 
-    /// Takes a sample of `tokens` tokens in, if its place is before the cutoff. [`trim`](Self::trim) follows.
+    /// Takes a sample of `tokens` tokens in, to be dropped by [`trim`](Self::trim) if there is no room.
     pub(super) fn offer(&mut self, dataset: &Name, sample: SampleId, tokens: u64) -> Place {
-        let place =
-            Place { hash: random::hash(self.seed, dataset, sample.0), dataset: dataset.clone(), sample };
-        if self.is_inside(&place) {
-            let kept = self.kept.entry(place.clone()).or_default();
-            kept.tokens += tokens;
-            kept.cost += tokens.max(LEAST_COST);
-        }
+        let hash = random::hash(self.seed, dataset, sample.0);
+        let place = Place { hash, dataset: dataset.clone(), sample };
+        let kept = self.kept.entry(place.clone()).or_default();
+        kept.tokens += tokens;
+        kept.cost += tokens.max(LEAST_COST);
         place
-    }
-
-    fn is_inside(&self, place: &Place) -> bool {
-        self.cutoff.as_ref().is_none_or(|cutoff| place < cutoff)
     }
 
     /// Drops the samples that those before them leave no room for.
@@ -73,9 +65,8 @@ impl SampleSubset {
             before += kept.cost;
             dropped.then(|| place.clone())
         });
-        if let Some(cutoff) = first_dropped {
-            self.kept.split_off(&cutoff);
-            self.cutoff = Some(cutoff);
+        if let Some(place) = first_dropped {
+            self.kept.split_off(&place);
         }
     }
 
@@ -95,12 +86,6 @@ impl SampleSubset {
             ours.cost += theirs.cost;
             ours.counts.resize(theirs.counts.len().max(ours.counts.len()), 0);
             ours.counts.iter_mut().zip(&theirs.counts).for_each(|(a, b)| *a += b);
-        }
-        if other.cutoff.is_some() && (self.cutoff.is_none() || other.cutoff < self.cutoff) {
-            self.cutoff = other.cutoff;
-        }
-        if let Some(cutoff) = &self.cutoff {
-            self.kept.split_off(cutoff);
         }
         self.trim();
     }
@@ -156,7 +141,6 @@ mod tests {
                 merged.merge(part(p));
             }
             prop_assert_eq!(&merged.kept, &whole.kept);
-            prop_assert_eq!(&merged.cutoff, &whole.cutoff);
         }
     }
 }
