@@ -124,7 +124,7 @@ impl Scale {
         let inputs = shape.last().copied().unwrap_or(1) as f32;
         if name.ends_with("norm.weight") {
             Self { mean: 1.0, deviation: 0.05 }
-        } else if name.ends_with(".bias") {
+        } else if shape.len() == 1 {
             Self { mean: 0.0, deviation: 0.1 }
         } else if name.ends_with("embed_tokens.weight") {
             Self { mean: 0.0, deviation: 1.0 }

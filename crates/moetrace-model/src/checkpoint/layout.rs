@@ -6,6 +6,9 @@ use super::Checkpoint;
 use crate::family::{FamilyRules, QkNorm, SharedExperts};
 use crate::{ModelConfig, ModelError};
 
+/// Hears a tensor's name and shape.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>;
+
 /// How one layer's experts are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExpertLayout {
@@ -64,7 +67,7 @@ pub(crate) fn expert_layouts(config: &ModelConfig, checkpoint: &Checkpoint) -> V
 pub(crate) fn for_each_expected(
     config: &ModelConfig,
     layout_of: impl Fn(usize) -> ExpertLayout,
-    visit: &mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>,
+    visit: Visit<'_>,
 ) -> Result<(), ModelError> {
     let (d, vocab) = (config.hidden(), config.vocab());
     visit("model.embed_tokens.weight".to_owned(), &[vocab, d])?;
@@ -82,8 +85,6 @@ pub(crate) fn for_each_expected(
     visit("model.norm.weight".to_owned(), &[d])?;
     if config.has_tied_head() { Ok(()) } else { visit("lm_head.weight".to_owned(), &[vocab, d]) }
 }
-
-type Visit<'a> = &'a mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>;
 
 fn attention(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<(), ModelError> {
     let d = config.hidden();

@@ -296,10 +296,9 @@ fn shared_width(fields: &Fields<'_>, rules: &FamilyRules, expert_width: usize) -
 /// `rope_theta` stands at the top level, or (transformers 5) inside `rope_parameters`.
 fn rope_theta(fields: &Fields<'_>, rules: &FamilyRules) -> Result<f64, ModelError> {
     for nested in ["rope_parameters", "rope_scaling"] {
-        if let Some(object) = fields.get(nested).and_then(Value::as_object) {
-            if object.contains_key("rope_theta") {
-                return Fields { file: fields.file, object }.number_or("rope_theta", rules.rope_theta, THETA);
-            }
+        let object = fields.get(nested).and_then(Value::as_object);
+        if let Some(object) = object.filter(|object| object.contains_key("rope_theta")) {
+            return Fields { file: fields.file, object }.number_or("rope_theta", rules.rope_theta, THETA);
         }
     }
     fields.number_or("rope_theta", rules.rope_theta, THETA)

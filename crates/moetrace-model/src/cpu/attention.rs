@@ -62,8 +62,8 @@ fn one_head(
         let rows = QUERY_BLOCK.min(span.len - first);
         let keys = first + rows;
         let queries = &q[(span.start + first) * q_stride + head * width..];
-        let queries = Rows { values: queries, rows, columns: width, stride: q_stride };
-        let kv = |values| Rows { values, rows: keys, columns: width, stride: kv_stride };
+        let queries = Rows { values: queries, count: rows, columns: width, stride: q_stride };
+        let kv = |values| Rows { values, count: keys, columns: width, stride: kv_stride };
         let start = span.start * kv_stride + kv_head * width;
         scores.clear();
         scores.resize(rows * keys, 0f32);
@@ -82,8 +82,12 @@ fn one_head(
 }
 
 fn softmax(scores: &mut [f32], scale: f32) {
-    scores.iter_mut().for_each(|score| *score *= scale);
+    for score in scores.iter_mut() {
+        *score *= scale;
+    }
     let largest = maximum(scores);
     let sum = exp_and_sum(scores, largest);
-    scores.iter_mut().for_each(|score| *score /= sum);
+    for score in scores {
+        *score /= sum;
+    }
 }

@@ -155,7 +155,7 @@ fn run(x: &Tensor, chunks: &[(&SwiGlu, &[u32])], precision: Precision) -> candle
         rest = after;
         jobs.push(Job { block, rows, out });
     }
-    jobs.into_par_iter().try_for_each(|job| swiglu(x, d, job, precision))?;
+    jobs.par_iter_mut().try_for_each(|job| swiglu(x, d, job, precision))?;
     Ok(Results { values, starts })
 }
 
@@ -166,7 +166,7 @@ fn job_rows(block: &SwiGlu, rows: usize) -> candle_core::Result<usize> {
 }
 
 /// `down(silu(gate x) * up x)` on the job's rows.
-fn swiglu(x: &[f32], d: usize, job: Job<'_>, precision: Precision) -> candle_core::Result<()> {
+fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, precision: Precision) -> candle_core::Result<()> {
     let (gate_up, down) = (job.block.gate_up.to_dtype(DType::F32)?, job.block.down.to_dtype(DType::F32)?);
     let (two_f, f) = (gate_up.dims2()?.0, down.dims2()?.1);
     let (gate_up, down) = (floats(&gate_up)?, floats(&down)?);
@@ -184,7 +184,7 @@ fn swiglu(x: &[f32], d: usize, job: Job<'_>, precision: Precision) -> candle_cor
         }
         precision.round_slice(gate);
     }
-    let active = Rows { values: &both, rows, columns: f, stride: two_f };
+    let active = Rows { values: &both, count: rows, columns: f, stride: two_f };
     times_transposed(active, Rows::dense(&down, d, f), job.out, split(1));
     precision.round_slice(job.out);
     Ok(())

@@ -135,8 +135,7 @@ mod tests {
             let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
             assert!((f64::from(exp(x)) - exact).abs() <= 2.0 * unit, "{x}: {} and {exact}", exp(x));
         }
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(0.0), 1.0);
+        assert_eq!([exp(f32::NEG_INFINITY), exp(0.0)], [0.0, 1.0]);
     }
 
     #[test]
@@ -145,7 +144,7 @@ mod tests {
             let mut values: Vec<f32> = (0..n).map(|i| ((i * 7) % 11) as f32 * 0.3 - 1.0).collect();
             let expected: f64 = values.iter().map(|v| f64::from(*v - 2.0).exp()).sum();
             let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(maximum(&values), largest);
+            assert_eq!(maximum(&values).to_bits(), largest.to_bits());
             let sum = f64::from(exp_and_sum(&mut values, 2.0));
             assert!((sum - expected).abs() < 1e-5 * expected);
         }

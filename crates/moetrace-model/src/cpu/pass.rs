@@ -162,10 +162,7 @@ impl Pass<'_> {
         let logits = linear(h, &weights.router.to_dtype(DType::F32)?, self.threads)?;
         let routing = route(floats(&logits)?.to_vec(), layer, &self.router)?;
         let shared_gate = weights.shared_gate.as_ref().map(|gate| self.shared_gate(h, gate)).transpose()?;
-        let hidden = match self.planes.hidden {
-            false => None,
-            true => Some(self.hidden_rows(h)?),
-        };
+        let hidden = if self.planes.hidden { Some(self.hidden_rows(h)?) } else { None };
         Ok(Recorded { ordinal, routing, shared_gate, hidden })
     }
 
@@ -174,7 +171,9 @@ impl Pass<'_> {
         let logits = linear(h, &gate.to_dtype(DType::F32)?, self.threads)?;
         let mut gates = floats(&logits)?.to_vec();
         self.precision.round_slice(&mut gates);
-        gates.iter_mut().for_each(|gate| *gate = 1.0 / (1.0 + (-*gate).exp()));
+        for gate in &mut gates {
+            *gate = 1.0 / (1.0 + (-*gate).exp());
+        }
         self.precision.round_slice(&mut gates);
         Ok(gates)
     }

@@ -24,14 +24,14 @@ pub(super) fn padded_rows(rows: usize, columns: usize) -> usize {
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) values: &'a [f32],
-    pub(super) rows: usize,
+    pub(super) count: usize,
     pub(super) columns: usize,
     pub(super) stride: usize,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn dense(values: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self { values, rows, columns, stride: columns }
+        Self { values, count: rows, columns, stride: columns }
     }
 
     fn row(&self, row: usize) -> &'a [f32] {
@@ -41,7 +41,7 @@ impl<'a> Rows<'a> {
     /// Whether every element lies inside the slice.
     fn fits(&self) -> bool {
         self.columns <= self.stride
-            && match self.rows.checked_sub(1) {
+            && match self.count.checked_sub(1) {
                 None => true,
                 Some(last) => {
                     last.checked_mul(self.stride).and_then(|start| start.checked_add(self.columns))
@@ -59,8 +59,8 @@ pub(super) fn split(threads: usize) -> Parallelism {
 /// `out = x * w^T` for x `[M, K]`, w `[N, K]`, out `[M, N]` dense; M as given, so callers pad it.
 pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, out: &mut [f32], parallelism: Parallelism) {
     assert!(x.columns == w.columns, "inner dimensions {} and {} differ", x.columns, w.columns);
-    if w.rows == 1 || x.columns <= 2 {
-        for (row, out) in out.chunks_exact_mut(w.rows.max(1)).enumerate().take(x.rows) {
+    if w.count == 1 || x.columns <= 2 {
+        for (row, out) in out.chunks_exact_mut(w.count.max(1)).enumerate().take(x.count) {
             for (column, out) in out.iter_mut().enumerate() {
                 *out = dot(x.row(row), w.row(column));
             }
@@ -68,13 +68,13 @@ pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, out: &mut [f32], parall
         return;
     }
     let rhs_strides = (w.stride as isize, 1);
-    multiply(x, w, (w.rows, rhs_strides), out, parallelism);
+    multiply(x, w, (w.count, rhs_strides), out, parallelism);
 }
 
 /// `out = p * v` for p `[M, K]`, v `[K, N]`, out `[M, N]` dense. Used where M and K belong to one sample
 /// alone, so that no padding is needed.
 pub(super) fn times(p: Rows<'_>, v: Rows<'_>, out: &mut [f32], parallelism: Parallelism) {
-    assert!(p.columns == v.rows, "inner dimensions {} and {} differ", p.columns, v.rows);
+    assert!(p.columns == v.count, "inner dimensions {} and {} differ", p.columns, v.count);
     let rhs_strides = (1, v.stride as isize);
     multiply(p, v, (v.columns, rhs_strides), out, parallelism);
 }
@@ -87,7 +87,7 @@ fn multiply(
     out: &mut [f32],
     parallelism: Parallelism,
 ) {
-    let (m, k, (n, (y_along_n, y_along_k))) = (x.rows, x.columns, right);
+    let (m, k, (n, (y_along_n, y_along_k))) = (x.count, x.columns, right);
     assert!(x.fits() && y.fits(), "an operand reaches outside its slice");
     assert!(m.checked_mul(n) == Some(out.len()), "{m} x {n} results for {} places", out.len());
     // SAFETY: `fits` bounds every element of both operands, the last assertion those of `out`, which is

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
-use crate::checkpoint::{self, Checkpoint, ExpertLayout, LayerNames, StorageType};
+use crate::checkpoint::{self, Checkpoint, LayerNames, StorageType};
 use crate::family::{QkNorm, SharedExperts};
 use crate::{ModelConfig, ModelError, Precision};
 
@@ -85,10 +85,7 @@ pub(super) fn load(
     Ok(Weights {
         layers: layers.collect::<Result<_, _>>()?,
         final_norm: loader.vector("model.norm.weight")?,
-        head: match config.has_tied_head() {
-            true => embedding.clone(),
-            false => loader.matrix("lm_head.weight")?,
-        },
+        head: if config.has_tied_head() { embedding.clone() } else { loader.matrix("lm_head.weight")? },
         embedding,
     })
 }
@@ -99,9 +96,10 @@ impl Loader<'_> {
             input_norm: self.vector(&names.of("input_layernorm.weight"))?,
             attention: self.attention(names)?,
             post_attention_norm: self.vector(&names.of("post_attention_layernorm.weight"))?,
-            block: match self.config.is_moe(names.layer) {
-                true => Block::Moe(self.moe(names)?),
-                false => Block::Dense(self.swiglu(&names.of("mlp"))?),
+            block: if self.config.is_moe(names.layer) {
+                Block::Moe(self.moe(names)?)
+            } else {
+                Block::Dense(self.swiglu(&names.of("mlp"))?)
             },
         })
     }
@@ -140,13 +138,13 @@ impl Loader<'_> {
                 Some(self.matrix(&names.moe("shared_expert_gate.weight"))?),
             ),
         };
-        let experts = (0..self.config.experts()).map(|expert| match names.layout {
-            ExpertLayout { fused: true, .. } => self.fused_expert(names, expert),
-            ExpertLayout { fused: false, .. } => {
-                let [gate, up, down] = rules.expert_projections;
-                let name = |projection| names.expert(expert, projection);
-                self.stacked(&name(gate), &name(up), &name(down))
+        let experts = (0..self.config.experts()).map(|expert| {
+            if names.layout.fused {
+                return self.fused_expert(names, expert);
             }
+            let [gate, up, down] = rules.expert_projections;
+            let name = |projection| names.expert(expert, projection);
+            self.stacked(&name(gate), &name(up), &name(down))
         });
         let experts = experts.collect::<Result<_, _>>()?;
         Ok(MoeWeights { router: self.matrix(&names.moe("gate.weight"))?, experts, shared, shared_gate })

@@ -1,0 +1,310 @@
+//! Every parity case within its tolerance: the committed ones, and those of any further folder named in
+//! `MOETRACE_PARITY_EXTRA`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use moetrace_model::{CpuEngine, CpuSettings, ProbePoint};
+use moetrace_routing::LayerIndex;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::recorder::{Layer, Recorder, Seen, batch_at};
+
+/// Absolute difference in f32 that two correct programs stay within; positions up to thousands make angles
+/// whose f32 rounding alone moves results by 5e-4.
+const TOLERANCE: f32 = 1e-4;
+const JUMP_TOLERANCE: f32 = 2e-3;
+/// Margins below this are within the tolerance of either side of a tie.
+const CLEAR_MARGIN: f32 = 2e-4;
+
+/// A tensor of `expected.safetensors`.
+struct Array {
+    shape: Vec<usize>,
+    floats: Vec<f32>,
+    ints: Vec<u32>,
+}
+
+struct Case {
+    name: String,
+    dir: PathBuf,
+    expected: HashMap<String, Array>,
+    /// Keeps unpacked files alive.
+    _unpacked: Option<tempfile::TempDir>,
+}
+
+/// Undoes `fixtures/generate/pack_parity.py`; the format is described in `fixtures/parity/README.md`.
+fn unpack(packed: &[u8]) -> Vec<u8> {
+    assert_eq!(&packed[..4], b"BPZ1");
+    let count = usize::from(packed[4]);
+    let number = |at: usize| u64::from_le_bytes(packed[at..at + 8].try_into().unwrap()) as usize;
+    let length = number(5);
+    let mut out = vec![0; length.next_multiple_of(count)];
+    let mut at = 13 + 8 * count;
+    for plane in 0..count {
+        let end = at + number(13 + 8 * plane);
+        let bytes = zstd::decode_all(&packed[at..end]).unwrap();
+        at = end;
+        for (to, byte) in out.iter_mut().skip(plane).step_by(count).zip(bytes) {
+            *to = byte;
+        }
+    }
+    out.truncate(length);
+    out
+}
+
+fn read_expected(bytes: &[u8]) -> HashMap<String, Array> {
+    let file = SafeTensors::deserialize(bytes).unwrap();
+    let read = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        let (mut floats, mut ints) = (Vec::new(), Vec::new());
+        match view.dtype() {
+            Dtype::F32 => floats = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::I64 => {
+                let all = view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b));
+                ints = all.map(|i| u32::try_from(i).unwrap()).collect();
+            }
+            other => panic!("{name} is {other:?}"),
+        }
+        (name, Array { shape: view.shape().to_vec(), floats, ints })
+    };
+    file.tensors().into_iter().map(read).collect()
+}
+
+fn committed(name: &str) -> Case {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity").join(name);
+    let packed = |file: &str| unpack(&fs::read(dir.join(file)).unwrap());
+    let unpacked = tempfile::tempdir().unwrap();
+    fs::copy(dir.join("config.json"), unpacked.path().join("config.json")).unwrap();
+    fs::write(unpacked.path().join("model.safetensors"), packed("model.safetensors.bpz")).unwrap();
+    let expected = read_expected(&packed("expected.safetensors.bpz"));
+    Case { name: name.to_owned(), dir: unpacked.path().to_owned(), expected, _unpacked: Some(unpacked) }
+}
+
+/// Cases that are not committed, as plain files.
+fn further_cases() -> Vec<Case> {
+    let Some(folder) = std::env::var_os("MOETRACE_PARITY_EXTRA") else { return Vec::new() };
+    let mut dirs: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    dirs.retain(|dir| dir.join("expected.safetensors").exists() && dir.join("model.safetensors").exists());
+    let case = |dir: PathBuf| Case {
+        name: dir.file_name().unwrap().to_string_lossy().into_owned(),
+        expected: read_expected(&fs::read(dir.join("expected.safetensors")).unwrap()),
+        dir,
+        _unpacked: None,
+    };
+    dirs.into_iter().map(case).collect()
+}
+
+/// Worst deviation seen of each kind of value.
+#[derive(Default)]
+struct Worst(BTreeMap<String, f32>);
+
+impl Worst {
+    fn compare(&mut self, case: &str, kind: &str, name: &str, found: &[f32], expected: &[f32], limit: f32) {
+        assert_eq!(found.len(), expected.len(), "{case}: {name}");
+        let difference = |(a, b): (&f32, &f32)| (a - b).abs();
+        // NaN compares false with everything, so ask for the good outcome.
+        let all_close = found.iter().zip(expected).map(difference).all(|d| d <= limit);
+        let worst = found.iter().zip(expected).map(difference).fold(0f32, f32::max);
+        assert!(all_close, "{case}: {name} deviates by {worst}, more than {limit}");
+        let entry = self.0.entry(kind.to_owned()).or_default();
+        *entry = entry.max(worst);
+    }
+}
+
+/// Rows of the packed batch among the `[B, T]` rows of the reference.
+struct Masked {
+    samples: Vec<Vec<u32>>,
+    positions: Vec<Vec<u32>>,
+    rows: Vec<usize>,
+}
+
+fn masked(ids: &Array, positions: Option<&Array>, mask: Option<&Array>) -> Masked {
+    let [b, t] = ids.shape[..] else { panic!("input ids of shape {:?}", ids.shape) };
+    let mut masked = Masked { samples: vec![vec![]; b], positions: vec![vec![]; b], rows: vec![] };
+    for row in 0..b * t {
+        if mask.is_none_or(|mask| mask.ints[row] == 1) {
+            masked.samples[row / t].push(ids.ints[row]);
+            masked.positions[row / t].push(positions.map_or((row % t) as u32, |p| p.ints[row]));
+            masked.rows.push(row);
+        }
+    }
+    masked
+}
+
+fn pick(values: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
+    rows.iter().flat_map(|row| values[row * width..(row + 1) * width].iter().copied()).collect()
+}
+
+/// One run of a case: main, `jump.` or `long.`.
+struct Run<'a> {
+    case: &'a Case,
+    prefix: &'static str,
+    limit: f32,
+    rows: Vec<usize>,
+    layers: Vec<Layer>,
+    seen: HashMap<ProbePoint, Vec<f32>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: &'a Case, engine: &mut CpuEngine, prefix: &'static str) -> Option<Self> {
+        let get = |name: &str| case.expected.get(name);
+        let (ids, positions, mask) = match prefix {
+            "jump." => (get("input_ids")?, Some(get("jump.position_ids")?), get("attention_mask")),
+            "long." => (get("long.input_ids")?, None, None),
+            _ => (get("input_ids")?, get("position_ids"), get("attention_mask")),
+        };
+        let masked = masked(ids, positions, mask);
+        let (mut recorder, mut seen) = (Recorder::everything(), Seen::default());
+        let batch = batch_at(&masked.samples, &masked.positions);
+        engine.run_with_probe(&batch, &mut recorder, &mut seen).unwrap();
+        let limit = if prefix == "jump." { JUMP_TOLERANCE } else { TOLERANCE };
+        Some(Self { case, prefix, limit, rows: masked.rows, layers: recorder.layers, seen: seen.0 })
+    }
+
+    fn expected(&self, name: &str) -> Option<&Array> {
+        self.case.expected.get(&format!("{}{name}", self.prefix))
+    }
+
+    /// Compares a probed tensor with the reference's of that name, if the case has it.
+    fn tensor(&self, worst: &mut Worst, kind: &str, name: &str, point: ProbePoint) -> usize {
+        let Some(expected) = self.expected(name) else { return 0 };
+        let width = *expected.shape.last().unwrap();
+        let expected = pick(&expected.floats, &self.rows, width);
+        let kind = format!("{}{kind}", self.prefix);
+        worst.compare(&self.case.name, &kind, name, &self.seen[&point], &expected, self.limit);
+        1
+    }
+
+    fn tensors(&self, worst: &mut Worst, layers: usize) -> usize {
+        let mut compared = self.tensor(worst, "hidden", "hidden.0", ProbePoint::Embedding);
+        for layer in 0..layers {
+            let index = LayerIndex(layer as u16);
+            let after = if layer + 1 == layers {
+                format!("layer_out.{layer}")
+            } else {
+                format!("hidden.{}", layer + 1)
+            };
+            compared += self.tensor(worst, "hidden", &after, ProbePoint::LayerOutput(index));
+            let point = ProbePoint::AttentionOutput(index);
+            compared += self.tensor(worst, "attn_out", &format!("attn_out.{layer}"), point);
+            let point = ProbePoint::MlpOutput(index);
+            compared += self.tensor(worst, "mlp_out", &format!("mlp_out.{layer}"), point);
+            let point = ProbePoint::RouterLogits(index);
+            compared += self.tensor(worst, "router logits", &format!("router.{layer}.logits"), point);
+            let point = ProbePoint::RouterScores(index);
+            compared += self.tensor(worst, "router probs", &format!("router.{layer}.probs"), point);
+        }
+        compared += self.tensor(worst, "hidden", &format!("hidden.{layers}"), ProbePoint::FinalNorm);
+        compared + self.tensor(worst, "logits", "logits", ProbePoint::Logits)
+    }
+
+    /// The last rows' logits of a long run.
+    fn tail(&self, worst: &mut Worst) {
+        let Some(expected) = self.expected("logits_tail") else { return };
+        let all = &self.seen[&ProbePoint::Logits];
+        let tail = &all[all.len() - expected.floats.len()..];
+        worst.compare(&self.case.name, "long.logits", "logits_tail", tail, &expected.floats, self.limit);
+    }
+
+    /// Chosen experts as sets, and their weights by expert, wherever the margin is clear.
+    fn choices(&self, worst: &mut Worst) -> usize {
+        let mut clear = 0;
+        for layer in &self.layers {
+            let name = |part: &str| format!("router.{}.{part}", layer.layer);
+            let ids = self.expected(&name("topk_ids")).unwrap();
+            let weights = self.expected(&name("topk_weights")).unwrap();
+            let k = ids.shape[1];
+            for (packed, row) in self.rows.iter().enumerate() {
+                let margin = match self.expected(&name("probs")) {
+                    Some(probs) => margin(&probs.floats[row * probs.shape[1]..][..probs.shape[1]], k),
+                    None => layer.margins[packed],
+                };
+                if margin <= CLEAR_MARGIN {
+                    continue;
+                }
+                clear += 1;
+                let of = |at: usize| at * k..(at + 1) * k;
+                let expected: BTreeMap<u32, f32> = ids.ints[of(*row)]
+                    .iter()
+                    .copied()
+                    .zip(weights.floats[of(*row)].iter().copied())
+                    .collect();
+                let found: BTreeMap<u32, f32> = layer.experts[of(packed)]
+                    .iter()
+                    .map(|id| u32::from(*id))
+                    .zip(layer.weights[of(packed)].iter().copied())
+                    .collect();
+                let sets: [HashSet<u32>; 2] = [&found, &expected].map(|m| m.keys().copied().collect());
+                assert_eq!(sets[0], sets[1], "{}: {} row {row}", self.case.name, name("topk_ids"));
+                let [found, expected] = [found, expected].map(|m| m.into_values().collect::<Vec<_>>());
+                let (kind, name) = (format!("{}weights", self.prefix), name("topk_weights"));
+                worst.compare(&self.case.name, &kind, &name, &found, &expected, self.limit);
+            }
+        }
+        clear
+    }
+}
+
+fn margin(probs: &[f32], k: usize) -> f32 {
+    let mut sorted = probs.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    sorted[k - 1] - sorted.get(k).copied().unwrap_or(0.0)
+}
+
+fn check(case: &Case) {
+    let settings = CpuSettings { threads: 2, ..CpuSettings::default() };
+    let mut engine = CpuEngine::open(&case.dir, &settings).unwrap();
+    let layers = engine.config().layers();
+    let mut worst = Worst::default();
+    let mut compared = 0;
+    for prefix in ["", "jump.", "long."] {
+        let Some(run) = Run::new(case, &mut engine, prefix) else { continue };
+        compared += run.tensors(&mut worst, layers);
+        run.tail(&mut worst);
+        let clear = run.choices(&mut worst);
+        let all = run.rows.len() * run.layers.len();
+        // Qwen3's random router leaves one row in ten near a tie; far fewer would compare nothing.
+        assert!(clear * 5 >= all * 4, "{}: only {clear} of {all} rows have a clear margin", case.name);
+    }
+    // Embedding, output and attention of each layer, both norms, logits and jump.logits at the least.
+    assert!(compared >= 2 * layers + 4, "{}: {compared} tensors compared", case.name);
+    println!("{}: {:?}", case.name, worst.0);
+}
+
+#[test]
+fn deepseek_matches_its_published_modelling_code() {
+    check(&committed("deepseek_small"));
+}
+
+#[test]
+fn deepseek_with_renormalised_weights_odd_shapes_and_a_tied_head_matches() {
+    check(&committed("deepseek_norm"));
+}
+
+#[test]
+fn mixtral_matches_transformers() {
+    check(&committed("mixtral_small"));
+}
+
+#[test]
+fn olmoe_matches_transformers() {
+    check(&committed("olmoe_small"));
+}
+
+#[test]
+fn qwen2_moe_matches_transformers() {
+    check(&committed("qwen2_moe_small"));
+}
+
+#[test]
+fn qwen3_moe_matches_transformers() {
+    check(&committed("qwen3_moe_small"));
+}
+
+#[test]
+fn every_further_case_matches_too() {
+    for case in further_cases() {
+        check(&case);
+    }
+}
