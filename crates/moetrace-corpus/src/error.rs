@@ -43,9 +43,13 @@ pub enum CorpusError {
     NoTextColumn { path: PathBuf, columns: ColumnNames },
     #[error("{}: no column {column:?}; columns: {columns}", path.display())]
     MissingColumn { path: PathBuf, column: String, columns: ColumnNames },
-    #[error("data set {dataset}: column {column:?} holds text, which needs a tokenizer; expected input_ids without one")]
+    #[error(
+        "data set {dataset}: column {column:?} holds text, which needs a tokenizer; expected input_ids without one"
+    )]
     NoTokenizer { dataset: String, column: String },
-    #[error("data set {dataset}: column {column:?} holds conversations, but the tokenizer has no chat template")]
+    #[error(
+        "data set {dataset}: column {column:?} holds conversations, but the tokenizer has no chat template"
+    )]
     NoChatTemplate { dataset: String, column: String },
     #[error("{} is damaged: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },

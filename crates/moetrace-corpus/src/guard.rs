@@ -35,12 +35,7 @@ impl SplitGuard {
     }
 
     /// Whether every pattern ran to the end of `text`, of which `encoding` was made.
-    pub(crate) fn check(
-        &self,
-        tokenizer: &Tokenizer,
-        text: &str,
-        encoding: &Encoding,
-    ) -> Result<(), String> {
+    pub(crate) fn check(&self, tokenizer: &Tokenizer, text: &str, encoding: &Encoding) -> Result<(), String> {
         if self.stages.is_empty() || longest_piece(encoding) < HARMLESS_BYTES {
             return Ok(());
         }
@@ -51,7 +46,10 @@ impl SplitGuard {
                 for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Original, OffsetType::None) {
                     // Pieces that are tokens already are special tokens; no pattern sees them.
                     if tokens.is_none() {
-                        pattern.find_iter(piece).try_for_each(|m| m.map(|_| ())).map_err(|e| e.to_string())?;
+                        pattern
+                            .find_iter(piece)
+                            .try_for_each(|m| m.map(|_| ()))
+                            .map_err(|e| e.to_string())?;
                     }
                 }
             }
@@ -73,7 +71,9 @@ fn add_stages(
             SplitPattern::Regex(pattern) => Some(fancy_regex::Regex::new(pattern)?),
             SplitPattern::String(_) => None,
         },
-        PreTokenizerWrapper::ByteLevel(bytes) if bytes.use_regex => Some(fancy_regex::Regex::new(BYTE_LEVEL)?),
+        PreTokenizerWrapper::ByteLevel(bytes) if bytes.use_regex => {
+            Some(fancy_regex::Regex::new(BYTE_LEVEL)?)
+        }
         _ => None,
     };
     stages.push((splitter.clone(), pattern));

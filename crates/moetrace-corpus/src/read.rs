@@ -125,5 +125,9 @@ pub(crate) fn read_rows(
 
 fn damaged_or_io(path: &Path, compressed: bool, error: std::io::Error) -> CorpusError {
     let cut_off = error.kind() == std::io::ErrorKind::UnexpectedEof;
-    if compressed || cut_off { CorpusError::damaged(path, error) } else { CorpusError::io("read", path, error) }
+    if compressed || cut_off {
+        CorpusError::damaged(path, error)
+    } else {
+        CorpusError::io("read", path, error)
+    }
 }

@@ -113,10 +113,7 @@ mod tests {
     #[test]
     fn names_that_could_leave_a_folder_are_refused() {
         for spec in ["../x=a.txt", "a/b=c.txt", ".x=a.txt", "=a.txt", "é=a.txt", "a b=c.txt"] {
-            assert!(
-                matches!(SourceSpec::parse(spec), Err(CorpusError::SourceName { .. })),
-                "{spec}"
-            );
+            assert!(matches!(SourceSpec::parse(spec), Err(CorpusError::SourceName { .. })), "{spec}");
         }
         assert!(matches!(SourceSpec::parse("x="), Err(CorpusError::SourcePath { .. })));
         assert!(SourceSpec::parse("").is_err());

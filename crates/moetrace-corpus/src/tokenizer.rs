@@ -76,7 +76,9 @@ impl TextTokenizer {
         let guard = SplitGuard::new(&inner).map_err(|e| invalid(&path, e))?;
         let bos = resolve_bos(&inner, &config, &config_path)?;
         let template = match template_bytes {
-            Some(bytes) => Some(String::from_utf8(bytes).map_err(|e| invalid(&dir.join("chat_template.jinja"), e))?),
+            Some(bytes) => {
+                Some(String::from_utf8(bytes).map_err(|e| invalid(&dir.join("chat_template.jinja"), e))?)
+            }
             None => template_of(&config),
         };
         let chat = template

@@ -18,7 +18,8 @@ pub(crate) fn choose(
     }
     let mut order: Vec<usize> = (0..files.len()).collect();
     if files.iter().map(|file| file.bytes).sum::<u64>() > settings.file_budget {
-        let seeded = |i: &usize| fingerprint::priority(settings.seed, &source.name, files[*i].shown.as_bytes());
+        let seeded =
+            |i: &usize| fingerprint::priority(settings.seed, &source.name, files[*i].shown.as_bytes());
         order.sort_by_cached_key(|i| (seeded(i), *i));
     }
     let mut read = vec![false; files.len()];

@@ -105,10 +105,7 @@ impl Body<'_> {
     }
 }
 
-fn tokenize_batch(
-    admission: &Admission<'_>,
-    batch: Vec<Pending>,
-) -> Vec<(Pending, Result<Sample, BadRow>)> {
+fn tokenize_batch(admission: &Admission<'_>, batch: Vec<Pending>) -> Vec<(Pending, Result<Sample, BadRow>)> {
     batch
         .into_par_iter()
         .map(|mut pending| {

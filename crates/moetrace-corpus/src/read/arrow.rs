@@ -98,14 +98,17 @@ fn check_file(file: &mut BufReader<File>) -> Result<(), String> {
     let mut footer = vec![0; length as usize];
     read_at(file, footer_at, &mut footer)?;
     let footer = root_as_footer(&footer).map_err(|e| e.to_string())?;
-    let blocks = footer.dictionaries().into_iter().flatten().chain(footer.recordBatches().into_iter().flatten());
+    let blocks =
+        footer.dictionaries().into_iter().flatten().chain(footer.recordBatches().into_iter().flatten());
     for block in blocks {
         let at = u64::try_from(block.offset()).map_err(|e| e.to_string())?;
         let metadata = u64::try_from(block.metaDataLength()).map_err(|e| e.to_string())?;
         let body = u64::try_from(block.bodyLength()).map_err(|e| e.to_string())?;
         let end = at.checked_add(metadata).and_then(|end| end.checked_add(body));
         if end.is_none_or(|end| end > size) {
-            return Err(format!("a block at {at} of {metadata} + {body} bytes lies outside its {size} bytes"));
+            return Err(format!(
+                "a block at {at} of {metadata} + {body} bytes lies outside its {size} bytes"
+            ));
         }
         file.seek(SeekFrom::Start(at)).map_err(|e| e.to_string())?;
         check_message(file, size)?;
@@ -141,7 +144,8 @@ fn check_message(file: &mut BufReader<File>, size: u64) -> Result<Option<u64>, S
     }
     let at = file.stream_position().map_err(|e| e.to_string())?;
     let body_at = at.checked_add(metadata).filter(|&end| end <= size);
-    let body_at = body_at.ok_or_else(|| format!("a message of {metadata} bytes lies outside its {size} bytes"))?;
+    let body_at =
+        body_at.ok_or_else(|| format!("a message of {metadata} bytes lies outside its {size} bytes"))?;
     let mut bytes = vec![0; metadata as usize];
     file.read_exact(&mut bytes).map_err(|e| e.to_string())?;
     let message = root_as_message(&bytes).map_err(|e| e.to_string())?;
@@ -153,7 +157,12 @@ fn check_message(file: &mut BufReader<File>, size: u64) -> Result<Option<u64>, S
 }
 
 /// A compressed buffer begins with the length it will have, which the reader allocates.
-fn check_compressed(file: &mut BufReader<File>, message: &Message<'_>, at: u64, end: u64) -> Result<(), String> {
+fn check_compressed(
+    file: &mut BufReader<File>,
+    message: &Message<'_>,
+    at: u64,
+    end: u64,
+) -> Result<(), String> {
     let batch = message
         .header_as_record_batch()
         .or_else(|| message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()));

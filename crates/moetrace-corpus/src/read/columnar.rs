@@ -52,12 +52,12 @@ fn convert(
         .ok_or_else(|| ArrowError::SchemaError(format!("no column {}", chosen.text)))?;
     let contents = match Kind::of(&chosen.text) {
         Kind::Text => texts(array, &chosen.text)?,
-        kind @ (Kind::TokenIds | Kind::Chat) => (0..array.len())
-            .map(|i| list_content(array, i, kind, &chosen.text))
-            .collect::<Result<_, _>>()?,
+        kind @ (Kind::TokenIds | Kind::Chat) => {
+            (0..array.len()).map(|i| list_content(array, i, kind, &chosen.text)).collect::<Result<_, _>>()?
+        }
     };
     let label = chosen.label.as_deref().and_then(|name| batch.column_by_name(name));
-    Ok((contents, label.and_then(|array| scalar_strings(array))))
+    Ok((contents, label.and_then(scalar_strings)))
 }
 
 fn texts(array: &ArrayRef, column: &str) -> Result<Contents, ArrowError> {
@@ -133,7 +133,8 @@ fn token_ids(values: &ArrayRef) -> Result<Option<Vec<TokenId>>, ArrowError> {
 
 fn messages(values: &ArrayRef) -> Result<Option<Vec<Message>>, ArrowError> {
     let Some(structs) = values.as_struct_opt() else { return Ok(None) };
-    let (Some(roles), Some(contents)) = (structs.column_by_name("role"), structs.column_by_name("content")) else {
+    let (Some(roles), Some(contents)) = (structs.column_by_name("role"), structs.column_by_name("content"))
+    else {
         return Ok(None);
     };
     if !is_string(roles.data_type()) || !is_string(contents.data_type()) {

@@ -8,9 +8,30 @@ use crate::error::ColumnNames;
 /// Names of text columns, the first that a file has is taken; longer texts come before shorter ones, and what
 /// is prepared for a model (token ids, conversations) before its raw material.
 const TEXT: [&str; 24] = [
-    "input_ids", "text", "messages", "content", "context", "passage", "document", "article", "body", "review",
-    "story", "abstract", "sentence", "question", "prompt", "instruction", "query", "code", "comment", "utterance",
-    "description", "summary", "sentence1", "premise",
+    "input_ids",
+    "text",
+    "messages",
+    "content",
+    "context",
+    "passage",
+    "document",
+    "article",
+    "body",
+    "review",
+    "story",
+    "abstract",
+    "sentence",
+    "question",
+    "prompt",
+    "instruction",
+    "query",
+    "code",
+    "comment",
+    "utterance",
+    "description",
+    "summary",
+    "sentence1",
+    "premise",
 ];
 
 /// Names of label columns.

@@ -63,7 +63,8 @@ struct Layout {
 
 impl Layout {
     fn of(path: &Path, first: &Fields<'_>, asked: Option<&str>) -> Result<Self, CorpusError> {
-        let names: Vec<String> = first.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+        let names: Vec<String> =
+            first.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
         let by_name = |columns: ChosenColumns| {
             let index = |wanted: &str| names.iter().position(|name| name == wanted);
             let text = index(&columns.text).unwrap_or_default();

@@ -73,7 +73,9 @@ mod tests {
     #[test]
     fn folders_yield_their_data_files_in_name_order() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b.jsonl", "a/2.csv", "a/1.txt", "a.txt", ".hidden.txt", "README.txt", "state.json", "x.py"] {
+        for name in
+            ["b.jsonl", "a/2.csv", "a/1.txt", "a.txt", ".hidden.txt", "README.txt", "state.json", "x.py"]
+        {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();

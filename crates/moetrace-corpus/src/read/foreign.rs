@@ -11,7 +11,10 @@ use crate::tokenizer::panic_message;
 const COLUMNS: usize = 10_000;
 
 /// Runs a piece of a foreign reader; an error and a panic both mean that the file is damaged.
-pub(crate) fn guarded<T, E: Display>(path: &Path, read: impl FnOnce() -> Result<T, E>) -> Result<T, CorpusError> {
+pub(crate) fn guarded<T, E: Display>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, CorpusError> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(CorpusError::damaged(path, error)),

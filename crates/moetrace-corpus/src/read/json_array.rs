@@ -14,11 +14,12 @@ pub(crate) struct Elements<R> {
     place: Place,
 }
 
+/// Where in the file the next byte stands, seen from the array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    BeforeArray,
-    InArray,
-    AfterArray,
+    Before,
+    Inside,
+    Behind,
 }
 
 /// Where in an element the next byte stands.
@@ -54,27 +55,27 @@ impl Nesting {
 
 impl<R: BufRead> Elements<R> {
     pub(crate) fn new(reader: R, limit: usize) -> Self {
-        Self { reader, limit, element: Vec::new(), line: 1, place: Place::BeforeArray }
+        Self { reader, limit, element: Vec::new(), line: 1, place: Place::Before }
     }
 
     /// The next element and the line it begins at, or none behind the closing bracket.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         self.element.clear();
         let (mut begins, mut whole, mut nesting) = (None, true, Nesting::default());
-        while self.place != Place::AfterArray {
+        while self.place != Place::Behind {
             let Some(byte) = self.byte()? else {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the JSON array has no end"));
             };
             if begins.is_none() && byte.is_ascii_whitespace() {
                 continue;
             }
-            if self.place == Place::BeforeArray {
-                self.place = Place::InArray;
+            if self.place == Place::Before {
+                self.place = Place::Inside;
                 continue;
             }
             if nesting.ends_at(byte) {
                 if byte == b']' {
-                    self.place = Place::AfterArray;
+                    self.place = Place::Behind;
                 }
                 if begins.is_some() {
                     break;
@@ -119,7 +120,8 @@ mod tests {
     fn elements_are_told_apart_whatever_stands_in_their_strings() {
         let text = "[\n {\"a\": \"],{\\\"\"},\n [1, [2]], 12345678901234567890,\n\n\"x\" ]";
         let found = elements(text, 16).unwrap();
-        let expected = [(2, Some(r#"{"a": "],{\""}"#)), (3, Some("[1, [2]]")), (3, None), (5, Some("\"x\" "))];
+        let expected =
+            [(2, Some(r#"{"a": "],{\""}"#)), (3, Some("[1, [2]]")), (3, None), (5, Some("\"x\" "))];
         assert_eq!(found, expected.map(|(n, e)| (n, e.map(str::to_owned))));
         assert!(elements("[]", 9).unwrap().is_empty());
     }

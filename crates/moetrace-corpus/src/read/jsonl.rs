@@ -127,15 +127,16 @@ impl<'a> JsonReader<'a> {
     }
 
     fn choose(&mut self, names: &[String]) -> Result<(), CorpusError> {
-        self.chosen = Some(match (columns::choose(self.path, names, self.wanted.column), self.wanted.column) {
-            (Ok(chosen), _) => chosen,
-            (Err(error), Some(asked)) => {
-                self.absent = Some(error);
-                let label = columns::label_among(names, asked).map(str::to_owned);
-                ChosenColumns { text: asked.to_owned(), label }
-            }
-            (Err(error), None) => return Err(error),
-        });
+        self.chosen =
+            Some(match (columns::choose(self.path, names, self.wanted.column), self.wanted.column) {
+                (Ok(chosen), _) => chosen,
+                (Err(error), Some(asked)) => {
+                    self.absent = Some(error);
+                    let label = columns::label_among(names, asked).map(str::to_owned);
+                    ChosenColumns { text: asked.to_owned(), label }
+                }
+                (Err(error), None) => return Err(error),
+            });
         Ok(())
     }
 

@@ -50,8 +50,10 @@ pub(crate) fn named_format(file_name: &str) -> Option<(Format, &str)> {
     let compression = COMPRESSED.iter().find(|suffix| lower.ends_with(**suffix));
     let plain = &lower[..lower.len() - compression.map_or(0, |suffix| suffix.len())];
     let binary = BINARY_FORMATS.iter().filter(|_| compression.is_none());
-    let (suffix, format) =
-        TEXT_FORMATS.iter().chain(binary).find(|(suffix, _)| plain.len() > suffix.len() && plain.ends_with(suffix))?;
+    let (suffix, format) = TEXT_FORMATS
+        .iter()
+        .chain(binary)
+        .find(|(suffix, _)| plain.len() > suffix.len() && plain.ends_with(suffix))?;
     Some((*format, &file_name[plain.len() - suffix.len()..]))
 }
 

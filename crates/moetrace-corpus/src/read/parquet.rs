@@ -25,7 +25,8 @@ pub(crate) fn read(
     let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     check_columns(path, names.len())?;
     let chosen = columns::choose(path, &names, wanted.column)?;
-    let read = names.iter().enumerate().filter(|(_, n)| **n == chosen.text || Some(*n) == chosen.label.as_ref());
+    let read =
+        names.iter().enumerate().filter(|(_, n)| **n == chosen.text || Some(*n) == chosen.label.as_ref());
     let mask = ProjectionMask::roots(builder.parquet_schema(), read.map(|(i, _)| i));
     let mut reader = guarded(path, || builder.with_projection(mask).with_batch_size(ROWS).build())?;
     let mut seen = 0;
@@ -43,7 +44,8 @@ pub(crate) fn read(
 
 /// The number of rows, if the footer's claims fit the file.
 fn check_footer(footer: &ParquetMetaData, bytes: u64) -> Result<u64, String> {
-    let rows = u64::try_from(footer.file_metadata().num_rows()).ok().filter(|&rows| u32::try_from(rows).is_ok());
+    let rows =
+        u64::try_from(footer.file_metadata().num_rows()).ok().filter(|&rows| u32::try_from(rows).is_ok());
     let rows = rows.ok_or_else(|| format!("its footer claims {} rows", footer.file_metadata().num_rows()))?;
     let mut in_groups = 0u64;
     for group in footer.row_groups() {

@@ -113,4 +113,3 @@ impl Paragraph {
         self.bytes.clear();
     }
 }
-

@@ -1,0 +1,114 @@
+//! Damaged binary files: an error that names them, never a panic, never an abort.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use moetrace_corpus::CorpusError;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::common::{plan_one, settings, texts, write};
+
+fn batch() -> RecordBatch {
+    let strings: ArrayRef =
+        Arc::new(StringArray::from_iter_values((0..40).map(|i| format!("text number {i}"))));
+    let labels: ArrayRef = Arc::new(Int32Array::from_iter_values(0..40));
+    RecordBatch::try_from_iter([("text", strings), ("label", labels)]).unwrap()
+}
+
+fn parquet() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch().schema(), None).unwrap();
+    writer.write(&batch()).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+fn arrow(stream: bool, compressed: bool) -> Vec<u8> {
+    let compression = compressed.then_some(arrow::ipc::CompressionType::ZSTD);
+    let options = arrow::ipc::writer::IpcWriteOptions::default().try_with_compression(compression).unwrap();
+    let (mut bytes, batch) = (Vec::new(), batch());
+    if stream {
+        let mut writer =
+            arrow::ipc::writer::StreamWriter::try_new_with_options(&mut bytes, &batch.schema(), options)
+                .unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    } else {
+        let mut writer =
+            arrow::ipc::writer::FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options)
+                .unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    }
+    bytes
+}
+
+fn all() -> [(&'static str, Vec<u8>); 5] {
+    [
+        ("a.parquet", parquet()),
+        ("a.arrow", arrow(false, false)),
+        ("b.arrow", arrow(false, true)),
+        ("c.arrows", arrow(true, false)),
+        ("d.arrows", arrow(true, true)),
+    ]
+}
+
+fn survives(path: &Path) -> Result<usize, CorpusError> {
+    plan_one(path, None, &settings()).map(|plan| texts(&plan).len())
+}
+
+#[test]
+fn whole_files_are_read_whole() {
+    let folder = TempDir::new().unwrap();
+    for (name, bytes) in all() {
+        assert_eq!(survives(&write(&folder, name, bytes)).unwrap(), 40, "{name}");
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_length_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    for (name, bytes) in all() {
+        for length in (0..bytes.len()).step_by(7) {
+            let found = survives(&write(&folder, name, &bytes[..length]));
+            // A stream may end behind any message, by its specification, so no more is asked of it here.
+            let whole_stream = name.ends_with(".arrows") && found.as_ref().is_ok_and(|&rows| rows == 40);
+            assert!(found.is_err() || whole_stream, "{name} cut at {length}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn changed_bytes_never_panic(
+        file in 0usize..5, places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        let folder = TempDir::new().unwrap();
+        let (name, mut bytes) = all()[file].clone();
+        for (place, byte) in places {
+            let at = place.index(bytes.len());
+            bytes[at] = byte;
+        }
+        // Whether the change can be seen at all depends on where it fell; what counts is that we return.
+        if let Err(error) = survives(&write(&folder, name, bytes)) {
+            prop_assert!(!error.to_string().contains(char::is_control), "{}", error);
+        }
+    }
+}
+
+#[test]
+fn lengths_that_no_file_has_are_refused_before_anything_is_allocated() {
+    let folder = TempDir::new().unwrap();
+    let bytes = arrow(true, true);
+    let mut refused = 0;
+    for at in (0..bytes.len() - 8).step_by(8) {
+        let mut huge = bytes.clone();
+        huge[at..at + 8].copy_from_slice(&(1i64 << 60).to_le_bytes());
+        refused += usize::from(survives(&write(&folder, "a.arrows", huge)).is_err());
+    }
+    assert!(refused > 20, "{refused}");
+}
