@@ -135,7 +135,7 @@ mod tests {
             let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
             assert!((f64::from(exp(x)) - exact).abs() <= 2.0 * unit, "{x}: {} and {exact}", exp(x));
         }
-        assert_eq!([exp(f32::NEG_INFINITY), exp(0.0)], [0.0, 1.0]);
+        assert_eq!([exp(f32::NEG_INFINITY), exp(0.0)].map(f32::to_bits), [0.0, 1.0].map(f32::to_bits));
     }
 
     #[test]

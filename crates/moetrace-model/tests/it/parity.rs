@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
     fn choices(&self, worst: &mut Worst) -> usize {
         let mut clear = 0;
         for layer in &self.layers {
-            let name = |part: &str| format!("router.{}.{part}", layer.layer);
+            let name = |part: &str| format!("router.{}.{part}", layer.number);
             let ids = self.expected(&name("topk_ids")).unwrap();
             let weights = self.expected(&name("topk_weights")).unwrap();
             let k = ids.shape[1];

@@ -9,7 +9,7 @@ use moetrace_routing::{Planes, RoutingSink, RoutingView, SampleId, SinkError, Sp
 /// One recorded layer; floats as bits where equality must be exact.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Layer {
-    pub(crate) layer: usize,
+    pub(crate) number: usize,
     pub(crate) experts: Vec<u16>,
     pub(crate) weights: Vec<f32>,
     pub(crate) margins: Vec<f32>,
@@ -48,7 +48,7 @@ impl RoutingSink for Recorder {
     }
     fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
         self.layers.push(Layer {
-            layer: view.layer().index(),
+            number: view.layer().index(),
             experts: view.experts().iter().map(|e| e.0).collect(),
             weights: view.weights().to_vec(),
             margins: view.margins().to_vec(),
