@@ -5,6 +5,7 @@
 //! the text for one piece and says nothing, so that its token ids differ from the reference's. Here such texts
 //! are split once more with the errors looked at.
 
+use serde_json::Value;
 use tokenizers::{
     Encoding, OffsetReferential, OffsetType, PreTokenizer, PreTokenizerWrapper, Tokenizer,
     pre_tokenizers::split::SplitPattern,
@@ -20,6 +21,8 @@ const HARMLESS_BYTES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct SplitGuard {
     stages: Vec<(PreTokenizerWrapper, Option<fancy_regex::Regex>)>,
+    /// Patterns that the normalizer replaces; past their limit it replaces nothing more.
+    replaced: Vec<fancy_regex::Regex>,
 }
 
 impl SplitGuard {
@@ -31,11 +34,17 @@ impl SplitGuard {
         if stages.iter().all(|(_, pattern)| pattern.is_none()) {
             stages.clear();
         }
-        Ok(Self { stages })
+        let mut replaced = Vec::new();
+        if let Some(Ok(normalizer)) = tokenizer.get_normalizer().map(serde_json::to_value) {
+            add_replaced(&normalizer, &mut replaced)?;
+        }
+        Ok(Self { stages, replaced })
     }
 
     /// Whether every pattern ran to the end of `text`, of which `encoding` was made.
     pub(crate) fn check(&self, tokenizer: &Tokenizer, text: &str, encoding: &Encoding) -> Result<(), String> {
+        // Run on the text as it stands, which is what nearly every normalizer's first stage sees.
+        self.replaced.iter().try_for_each(|pattern| run(pattern, text))?;
         if self.stages.is_empty() || longest_piece(encoding) < HARMLESS_BYTES {
             return Ok(());
         }
@@ -57,6 +66,23 @@ impl SplitGuard {
         }
         Ok(())
     }
+}
+
+/// Runs `pattern` over the whole of `text` for its errors.
+fn run(pattern: &fancy_regex::Regex, text: &str) -> Result<(), String> {
+    pattern.find_iter(text).try_for_each(|found| found.map(|_| ())).map_err(|e| e.to_string())
+}
+
+/// The crate keeps a normalizer's pattern to itself, but writes it as JSON.
+fn add_replaced(
+    normalizer: &Value,
+    patterns: &mut Vec<fancy_regex::Regex>,
+) -> Result<(), fancy_regex::Error> {
+    if let Some(pattern) = normalizer.pointer("/pattern/Regex").and_then(Value::as_str) {
+        patterns.push(fancy_regex::Regex::new(pattern)?);
+    }
+    let stages = normalizer.get("normalizers").and_then(Value::as_array);
+    stages.into_iter().flatten().try_for_each(|stage| add_replaced(stage, patterns))
 }
 
 fn add_stages(

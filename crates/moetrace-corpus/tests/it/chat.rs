@@ -38,6 +38,8 @@ fn conversations_go_through_the_template_with_one_bos_token() {
     assert!(sample.begins_with_bos);
     assert_eq!(plan.skipped.get(SkipReason::TemplateRefused), 1);
     assert_eq!(plan.skipped.get(SkipReason::WrongType), 2);
+    let robot = [Message { role: "robot".into(), content: String::new() }];
+    assert!(matches!(talking().apply_chat_template(&robot), Err(CorpusError::Template { messages: 1, .. })));
     assert!(plan.examples[0].to_string().contains("no robots"), "{}", plan.examples[0]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use moetrace_corpus::{
     CorpusError, CorpusPlan, CorpusSettings, DatasetPlan, SourceSpec, TextTokenizer, plan,
@@ -103,7 +104,8 @@ pub(crate) fn source(name: &str, path: &Path, column: Option<&str>) -> SourceSpe
 }
 
 pub(crate) fn plan_all(sources: &[SourceSpec], settings: &CorpusSettings) -> Result<CorpusPlan, CorpusError> {
-    plan(sources, Some(&tokenizer()), settings, &mut |_| {})
+    static TOKENIZER: LazyLock<TextTokenizer> = LazyLock::new(tokenizer);
+    plan(sources, Some(&TOKENIZER), settings, &mut |_| {})
 }
 
 pub(crate) fn plan_one(

@@ -122,3 +122,18 @@ fn progress_ends_with_every_row_and_every_sample() {
     assert!(events.iter().any(|e| matches!(e, CorpusEvent::Scanned { rows: 50, .. })));
     assert!(matches!(events.last(), Some(CorpusEvent::Tokenized { done: 50, of: 50, .. })));
 }
+
+#[test]
+fn a_file_that_changes_between_its_two_readings_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    for changed in [numbered(40), json_lines((0..50).map(|i| format!("other text {i}"))), String::new()] {
+        let path = write(&folder, "a.jsonl", numbered(50));
+        let mut change = |event| {
+            if let CorpusEvent::Scanned { .. } = event {
+                std::fs::write(&path, &changed).unwrap();
+            }
+        };
+        let found = plan(&[source("a", &path, None)], Some(&tokenizer()), &settings(), &mut change);
+        assert!(matches!(found, Err(CorpusError::Changed { .. })), "{found:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use moetrace_corpus::{CorpusError, CorpusSettings, SkipReason, TextTokenizer, plan};
 use moetrace_routing::TokenId;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -143,6 +144,57 @@ fn a_text_at_which_the_splitting_pattern_gives_up_is_skipped_and_not_split_other
     let error = plan(&sources, Some(&tokenizer), &strict, &mut |_| {}).unwrap_err();
     let gave_up = SkipReason::TokenizerGaveUp;
     assert!(matches!(error, CorpusError::Row { line: 1, reason, .. } if reason == gave_up), "{error}");
+}
+
+#[test]
+fn patterns_that_never_end_give_ids_or_an_error() {
+    let mut file = exponential();
+    for pattern in ["(a+)+$", "(a|aa)+$", "(?=a)(?:a+)+(?!a)b", "(?<!b)(a|aa)+(?=c)", r"(a*)*\1b"] {
+        file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(pattern);
+        let tokenizer = open_tokenizer(&file, None).unwrap();
+        for length in [1, 15, 30, 1_000, 20_000] {
+            let text = format!("{}b", "a".repeat(length));
+            match tokenizer.encode(&text) {
+                Ok(ids) => assert_eq!(ids.len(), length + 1, "{pattern}"),
+                Err(error) => assert!(matches!(error, CorpusError::Encode { .. }), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_at_which_a_normalizers_pattern_gives_up_is_an_error() {
+    let mut file = byte_tokenizer();
+    file["normalizer"] = json!({"type": "Sequence", "normalizers": [
+        {"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": "(?:a|a)+(?=b)b"}, "content": "x"}]});
+    let tokenizer = open_tokenizer(&file, None).unwrap();
+    assert_eq!(encoded(&tokenizer, "aaabc"), b"xc".map(u32::from));
+    assert!(tokenizer.encode(&format!("{}c", "a".repeat(64))).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn changed_bytes_in_a_tokenizer_never_panic(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), text in ".{0,40}",
+    ) {
+        let mut bytes = byte_tokenizer().to_string().into_bytes();
+        for (place, byte) in places {
+            let at = place.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let folder = TempDir::new().unwrap();
+        write(&folder, "tokenizer.json", bytes);
+        match TextTokenizer::open(folder.path()) {
+            Ok(tokenizer) => {
+                let encoded = tokenizer.encode(&text);
+                let gave_up = matches!(encoded, Err(CorpusError::Encode { .. }));
+                prop_assert!(encoded.is_ok() || gave_up);
+            }
+            Err(error) => prop_assert!(matches!(error, CorpusError::Tokenizer { .. }), "{}", error),
+        }
+    }
 }
 
 #[test]
