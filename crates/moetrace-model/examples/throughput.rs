@@ -1,7 +1,7 @@
 //! Tokens per second of the CPU engine, to be compared with `benches/peer/torch_cpu.py` on the same checkpoint:
 //! `cargo run --release --example throughput -- DIR [SAMPLES] [LENGTH] [PASSES] [THREADS] [f32|bf16] [nll]`
 //!
-//! Writes a random checkpoint of 105 million parameters into DIR first if it holds none.
+//! Writes a random checkpoint of 112 million parameters into DIR first if it holds none.
 
 use std::path::Path;
 use std::time::Instant;
