@@ -1,1 +1,37 @@
-//! Placeholder until its first commit.
+//! In: a plan (settings, model facts, samples), an [`Engine`](moetrace_model::Engine), a run folder.
+//! Out: committed shards on disk, derived files, a summary; the same bytes for the same plan.
+//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume.
+//! Not here: terminal, flags, clock, environment; no model mathematics, no Parquet encoding.
+//!
+//! A shard counts only when its commit record exists and the files it names have the sizes it names.
+//! Everything else in a run folder is either unfinished and removable, or derived and rebuildable.
+
+mod card;
+mod collect;
+mod commit;
+mod error;
+mod execution;
+mod folder;
+mod fs;
+mod lock;
+mod manifest;
+mod plan;
+mod rebuild;
+mod replay;
+mod shard;
+mod status;
+mod summary;
+mod write;
+
+pub use collect::{Collect, Outcome, RunEvent, ShardRange, collect};
+pub use commit::{CommitRecord, CommittedFile};
+pub use error::RunError;
+pub use execution::Execution;
+pub use folder::RunFolder;
+pub use fs::{Fs, FsFile, RealFs};
+pub use manifest::{DatasetFacts, Difference, Manifest, ModelFacts, ResolvedSetting, TokenizerFacts};
+pub use plan::{ContentSettings, Plan};
+pub use replay::{Trust, replay};
+pub use shard::Shard;
+pub use status::{ShardState, Status, status};
+pub use summary::Summary;

@@ -1,1 +1,56 @@
-fn main() {}
+//! In: arguments, environment, a terminal.
+//! Out: what the crates below do with them; data on standard output, words on standard error, an exit code.
+//! Holds: flags, messages, progress, tables, the embedded model.
+//! Not here: anything that a library user might want; this is the only crate that knows clocks and stdout.
+
+mod args;
+mod command;
+mod embedded;
+mod failure;
+mod output;
+mod prepare;
+mod progress;
+mod settings;
+mod show;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::args::Command;
+use crate::failure::{Failure, code};
+
+fn main() -> ExitCode {
+    // A panic is a bug; it is shown as one line with a code of its own, and committed shards stay as they are.
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
+        let what = info.payload_as_str().unwrap_or("unknown");
+        eprintln!("error[E-INTERNAL]: bug in moetrace {}: {what}{place}", env!("CARGO_PKG_VERSION"));
+        eprintln!("  help: nothing committed was changed; please report this line");
+    }));
+    match std::panic::catch_unwind(|| run(std::env::args_os().collect())) {
+        Ok(Ok(exit)) => ExitCode::from(exit),
+        Ok(Err(failure)) => {
+            // Help and version are no errors and go to standard output, as clap has it.
+            if let Some(usage) = &failure.usage {
+                let _ = usage.print();
+            } else {
+                eprintln!("{failure}");
+            }
+            ExitCode::from(failure.exit)
+        }
+        Err(_) => ExitCode::from(code::INTERNAL),
+    }
+}
+
+fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
+    let parsed = settings::parse(argv)?;
+    match parsed.cli.command {
+        Command::Collect(args) => command::collect(&args, parsed.settings),
+        Command::Plan(args) => command::plan(&args, parsed.settings),
+        Command::Status(args) => command::status(&args),
+        Command::Metrics(args) => command::metrics(&args),
+        Command::Inspect(args) => command::inspect(&args),
+        Command::Completions { shell } => command::completions(shell),
+    }
+}

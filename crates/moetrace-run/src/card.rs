@@ -1,0 +1,111 @@
+//! README.md of a run: a data set card, so that the folder is a Hugging Face data set as it stands.
+
+use std::fmt::Write as _;
+
+use crate::{Manifest, Summary};
+
+/// The card's text; a pure function of manifest and summary.
+pub(crate) fn dataset_card(manifest: &Manifest, summary: &Summary) -> String {
+    let mut card = String::new();
+    // Writing to a String does not fail.
+    let _ = front_matter(&mut card, manifest, summary);
+    let _ = body(&mut card, manifest, summary);
+    card
+}
+
+fn front_matter(out: &mut String, manifest: &Manifest, summary: &Summary) -> std::fmt::Result {
+    writeln!(out, "---\npretty_name: {}", quoted(&format!("Routing traces of {}", manifest.model.name)))?;
+    writeln!(
+        out,
+        "tags:\n- mixture-of-experts\n- routing-traces\nsize_categories:\n- {}",
+        size(summary.tokens)
+    )?;
+    writeln!(out, "configs:")?;
+    let hidden = manifest.identity.get("hidden").is_some_and(|n| n != "0");
+    let kinds = [("tokens", "data", true), ("samples", "samples", true), ("hidden", "hidden", hidden)];
+    for (config, folder, _) in kinds.into_iter().filter(|k| k.2) {
+        writeln!(out, "- config_name: {config}")?;
+        if config == "tokens" {
+            writeln!(out, "  default: true")?;
+        }
+        writeln!(out, "  data_files:")?;
+        for dataset in manifest.datasets.iter().filter(|d| d.samples > 0) {
+            let name = &dataset.name;
+            writeln!(out, "  - split: {}", split(name))?;
+            writeln!(out, "    path: {}", quoted(&format!("{folder}/{name}-[0-9]*-of-[0-9]*.parquet")))?;
+        }
+    }
+    writeln!(out, "---\n")
+}
+
+fn body(out: &mut String, manifest: &Manifest, summary: &Summary) -> std::fmt::Result {
+    let (model, g) = (&manifest.model, &manifest.geometry);
+    writeln!(out, "# Routing traces of {}\n", model.name)?;
+    writeln!(
+        out,
+        "Which experts the router of each MoE layer chose for every token, with which weight: {} tokens of {} texts, \
+         {} routed layers, {} of {} experts per token. One row per token; columns and guarantees are specified in \
+         moetrace's trace format.\n",
+        summary.tokens,
+        summary.samples,
+        g.layers.len(),
+        g.chosen,
+        g.experts
+    )?;
+    writeln!(
+        out,
+        "| data set | texts | tokens | cut at the length limit | left out |\n|---|---|---|---|---|"
+    )?;
+    for d in &manifest.datasets {
+        let left_out: Vec<String> =
+            d.skipped.iter().map(|(why, n)| format!("{n} {}", why.replace('_', " "))).collect();
+        let left_out = if left_out.is_empty() { "none".to_owned() } else { left_out.join(", ") };
+        writeln!(out, "| {} | {} | {} | {} | {left_out} |", d.name, d.samples, d.tokens, d.truncated)?;
+    }
+    writeln!(out, "\n## How it was made\n")?;
+    writeln!(
+        out,
+        "moetrace {}, model `{}` ({}{}), weights blake3 `{}`, engine {}, precision {}, router dtype {}, plan `{}`. \
+         `manifest.json` holds every setting and the hash of every source file.\n",
+        manifest.moetrace,
+        model.name,
+        model.family,
+        model.revision.as_ref().map(|r| format!(", revision {r}")).unwrap_or_default(),
+        model.weights_hash,
+        model.engine,
+        model.precision,
+        model.router_dtype,
+        manifest.plan_hash
+    )?;
+    let with_tokens = manifest.identity.get("no_tokens").is_some_and(|v| v == "false");
+    let licences = if with_tokens {
+        "The rows hold token ids, which can be turned back into the source texts: the licences of the sources apply \
+         to this data set. moetrace does not know them; name them here before you publish."
+    } else {
+        "The rows hold no token ids and no texts."
+    };
+    writeln!(out, "## Licences of the sources\n\n{licences}")
+}
+
+/// A YAML string in double quotes; JSON's escapes are YAML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// `datasets` allows only word characters and dots in the name of a split.
+fn split(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect()
+}
+
+fn size(rows: u64) -> &'static str {
+    match rows {
+        0..1_000 => "n<1K",
+        1_000..10_000 => "1K<n<10K",
+        10_000..100_000 => "10K<n<100K",
+        100_000..1_000_000 => "100K<n<1M",
+        1_000_000..10_000_000 => "1M<n<10M",
+        10_000_000..100_000_000 => "10M<n<100M",
+        100_000_000..1_000_000_000 => "100M<n<1B",
+        _ => "n>1B",
+    }
+}

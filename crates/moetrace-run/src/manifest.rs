@@ -1,0 +1,233 @@
+//! What a run is: written once, before its first shard, and never changed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use moetrace_corpus::DatasetPlan;
+use moetrace_routing::{LayerIndex, RoutingGeometry};
+use serde::{Deserialize, Serialize};
+
+use crate::{Plan, RunError, Shard};
+
+/// The manifest's own version; a reader refuses a higher one.
+pub(crate) const MANIFEST_VERSION: u32 = 1;
+
+/// Facts about the model and about how it is computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// What the user called it: a Hub id or a folder's name.
+    pub name: String,
+    /// Resolved commit of a Hub id.
+    pub revision: Option<String>,
+    /// `model_type` of its config.
+    pub family: String,
+    /// blake3 of config.json.
+    pub config_hash: String,
+    /// blake3 over the hashes of its weight files.
+    pub weights_hash: String,
+    /// All parameters, and those that one token meets.
+    pub total_parameters: u64,
+    /// Parameters that one token meets.
+    pub active_parameters: u64,
+    /// `cpu` or `cuda`: their roundings differ.
+    pub engine: String,
+    /// Weight and compute precision.
+    pub precision: String,
+    /// `model` (as the reference implementation rounds) or `f32`.
+    pub router_dtype: String,
+}
+
+/// Facts about the tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerFacts {
+    /// blake3 of tokenizer.json and tokenizer_config.json.
+    pub hash: String,
+    /// The token put before every text, if any.
+    pub bos_token_id: Option<u32>,
+}
+
+/// One source file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Path below the data set's root.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// Hash of its bytes.
+    pub blake3: String,
+    /// Whether it was among the files read (beyond 2 GB only some are).
+    pub read: bool,
+}
+
+/// Facts about one data set and what became of its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetFacts {
+    /// Name in every file of the run.
+    pub name: String,
+    /// The column texts come from.
+    pub column: String,
+    /// The column labels come from.
+    pub label_column: Option<String>,
+    /// Files in name order.
+    pub files: Vec<FileFacts>,
+    /// Rows read.
+    pub rows_seen: u64,
+    /// Rows left after the filters.
+    pub usable: u64,
+    /// Samples asked for.
+    pub quota: u64,
+    /// Samples planned.
+    pub samples: u64,
+    /// Tokens planned.
+    pub tokens: u64,
+    /// Samples cut at the length limit.
+    pub truncated: u64,
+    /// Rows left out, by reason.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+impl DatasetFacts {
+    /// The facts of a planned data set.
+    pub(crate) fn new(plan: &DatasetPlan) -> Self {
+        let files = plan.files.iter().map(|f| FileFacts {
+            path: f.path.clone(),
+            bytes: f.bytes,
+            blake3: f.blake3.clone(),
+            read: f.read,
+        });
+        Self {
+            name: plan.name.to_string(),
+            column: plan.column.clone(),
+            label_column: plan.label_column.clone(),
+            files: files.collect(),
+            rows_seen: plan.rows_seen,
+            usable: plan.usable,
+            quota: plan.quota as u64,
+            samples: plan.samples.len() as u64,
+            tokens: plan.samples.iter().map(|s| s.tokens.len() as u64).sum(),
+            truncated: plan.samples.iter().filter(|s| s.truncated).count() as u64,
+            skipped: plan.skipped.iter().map(|(reason, n)| (reason.to_string(), n)).collect(),
+        }
+    }
+}
+
+/// A setting as it was resolved, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedSetting {
+    /// The flag's name without dashes.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// `flag`, `file FILE`, `environment`, `default` and so on.
+    pub source: String,
+}
+
+/// The shape of the routing, as JSON has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeometryFacts {
+    /// Experts per layer.
+    pub experts: usize,
+    /// Experts chosen per token.
+    pub chosen: usize,
+    /// Width of the router's input.
+    pub hidden: usize,
+    /// Absolute numbers of the routed layers.
+    pub layers: Vec<u16>,
+}
+
+/// `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this file's form.
+    pub version: u32,
+    /// The moetrace that began the run.
+    pub moetrace: String,
+    /// Hash of `identity`.
+    pub plan_hash: String,
+    /// The model.
+    pub model: ModelFacts,
+    /// Its tokenizer.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// The shape of its routing.
+    pub geometry: GeometryFacts,
+    /// The sources.
+    pub datasets: Vec<DatasetFacts>,
+    /// Everything that decides the files, by name.
+    pub identity: BTreeMap<String, String>,
+    /// Every setting and where it came from, as the run was begun.
+    pub settings: Vec<ResolvedSetting>,
+    /// The units of work.
+    pub shards: Vec<Shard>,
+}
+
+/// One thing that two plans do not share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs.
+    pub name: String,
+    /// In the folder.
+    pub was: String,
+    /// As asked for now.
+    pub now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.name, self.was, self.now)
+    }
+}
+
+impl Manifest {
+    /// The manifest of a plan about to begin.
+    pub fn new(plan: &Plan, settings: Vec<ResolvedSetting>) -> Self {
+        let g = &plan.geometry;
+        Self {
+            version: MANIFEST_VERSION,
+            moetrace: env!("CARGO_PKG_VERSION").into(),
+            plan_hash: plan.hash(),
+            model: plan.model.clone(),
+            tokenizer: plan.tokenizer.clone(),
+            geometry: GeometryFacts {
+                experts: g.experts(),
+                chosen: g.chosen(),
+                hidden: g.hidden(),
+                layers: g.layers().iter().map(|l| l.0).collect(),
+            },
+            datasets: plan.dataset_facts(),
+            identity: plan.identity(),
+            settings,
+            shards: plan.shards.clone(),
+        }
+    }
+
+    /// What a plan would change; empty when it continues this run.
+    pub fn differences(&self, plan: &Plan) -> Vec<Difference> {
+        let now = plan.identity();
+        let names: std::collections::BTreeSet<&String> = self.identity.keys().chain(now.keys()).collect();
+        let side = |map: &BTreeMap<String, String>, name: &String| {
+            map.get(name).cloned().unwrap_or_else(|| "absent".into())
+        };
+        names
+            .into_iter()
+            .filter(|name| self.identity.get(*name) != now.get(*name))
+            .map(|name| Difference {
+                name: name.clone(),
+                was: side(&self.identity, name),
+                now: side(&now, name),
+            })
+            .collect()
+    }
+}
+
+impl Manifest {
+    /// The shape of the routing, checked.
+    ///
+    /// # Errors
+    /// [`RunError::Damaged`] if no model has such a shape.
+    pub fn geometry(&self) -> Result<RoutingGeometry, RunError> {
+        let g = &self.geometry;
+        let layers = g.layers.iter().map(|&l| LayerIndex(l)).collect();
+        RoutingGeometry::new(g.experts, g.chosen, g.hidden, layers)
+            .map_err(|e| RunError::Damaged { path: "manifest.json".into(), what: e.to_string() })
+    }
+}

@@ -1,0 +1,134 @@
+//! Everything that decides the bytes of a run, and its hash.
+
+use std::collections::BTreeMap;
+
+use moetrace_corpus::CorpusPlan;
+use moetrace_routing::{RoutingGeometry, WeightPrecision};
+use moetrace_trace::TraceColumns;
+
+use crate::manifest::{DatasetFacts, ModelFacts, TokenizerFacts};
+use crate::{Shard, shard};
+
+/// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
+/// sources have equal files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContentSettings {
+    /// Texts asked for over all data sets.
+    pub traces: usize,
+    /// Most tokens of one text, BOS included.
+    pub max_length: usize,
+    /// A text has more characters than this after trimming.
+    pub min_chars: usize,
+    /// Decides which texts are taken and in which order.
+    pub seed: u64,
+    /// Most tokens in a shard.
+    pub shard_tokens: usize,
+    /// Which columns are written.
+    pub columns: TraceColumns,
+    /// How weights are rounded.
+    pub weights: WeightPrecision,
+    /// Rows per shard whose router input is kept, 0 for none.
+    pub hidden_rows: usize,
+}
+
+/// A run before anything is written.
+#[derive(Debug)]
+pub struct Plan {
+    /// What decides the files.
+    pub content: ContentSettings,
+    /// The model and how it computes.
+    pub model: ModelFacts,
+    /// The tokenizer, unless all sources bring token ids.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// The shape of the routing.
+    pub geometry: RoutingGeometry,
+    /// The samples.
+    pub corpus: CorpusPlan,
+    /// The units of work.
+    pub shards: Vec<Shard>,
+}
+
+impl Plan {
+    /// Cuts the samples into shards.
+    pub fn new(
+        content: ContentSettings,
+        model: ModelFacts,
+        tokenizer: Option<TokenizerFacts>,
+        geometry: RoutingGeometry,
+        corpus: CorpusPlan,
+    ) -> Self {
+        let shards = shard::cut(&corpus, content.shard_tokens);
+        Self { content, model, tokenizer, geometry, corpus, shards }
+    }
+
+    /// Everything that decides the files, by name: what the plan hash covers, and what a refusal compares.
+    pub fn identity(&self) -> BTreeMap<String, String> {
+        let c = &self.content;
+        let columns = &c.columns;
+        let mut identity: BTreeMap<String, String> = [
+            ("trace_schema", moetrace_trace::SCHEMA_VERSION.to_string()),
+            ("traces", c.traces.to_string()),
+            ("max_length", c.max_length.to_string()),
+            ("min_chars", c.min_chars.to_string()),
+            ("seed", c.seed.to_string()),
+            ("shard_tokens", c.shard_tokens.to_string()),
+            ("weights", format!("{:?}", c.weights).to_lowercase()),
+            ("hidden", c.hidden_rows.to_string()),
+            ("no_tokens", (!columns.token_ids).to_string()),
+            ("text", columns.text.to_string()),
+            ("router_logits", columns.logits.to_string()),
+            ("nll", columns.nll.to_string()),
+            ("engine", self.model.engine.clone()),
+            ("precision", self.model.precision.clone()),
+            ("router_dtype", self.model.router_dtype.clone()),
+            ("model_config", self.model.config_hash.clone()),
+            ("model_weights", self.model.weights_hash.clone()),
+            ("tokenizer", self.tokenizer.as_ref().map_or_else(|| "none".into(), |t| t.hash.clone())),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+        for dataset in self.dataset_facts() {
+            let files = blake3::hash(serde_json::to_string(&dataset.files).unwrap_or_default().as_bytes());
+            let order = identity.len();
+            identity.insert(
+                format!("dataset {}", dataset.name),
+                format!(
+                    "{order}: column {} of {} files {}",
+                    dataset.column,
+                    dataset.files.len(),
+                    files.to_hex()
+                ),
+            );
+        }
+        identity
+    }
+
+    /// The hash of [`identity`](Self::identity), 64 hex digits.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (key, value) in self.identity() {
+            // Lengths first, so that no two identities share their bytes.
+            for part in [key, value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part.as_bytes());
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// What the manifest says of each data set.
+    pub fn dataset_facts(&self) -> Vec<DatasetFacts> {
+        self.corpus.datasets.iter().map(DatasetFacts::new).collect()
+    }
+
+    /// Tokens over all shards.
+    pub fn tokens(&self) -> u64 {
+        self.shards.iter().map(|s| s.tokens).sum()
+    }
+
+    /// Samples over all shards.
+    pub fn samples(&self) -> usize {
+        self.shards.iter().map(|s| s.samples).sum()
+    }
+}

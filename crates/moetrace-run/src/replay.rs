@@ -1,0 +1,71 @@
+//! Committed shards, read back into the same metrics that listened to them live.
+
+use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_trace::ShardReader;
+
+use crate::{CommitRecord, Manifest, RunError, RunFolder, Shard};
+
+/// Rows read at once on replay; the numbers do not depend on it.
+const ROWS_PER_PASS: usize = 16_384;
+
+/// What is taken for granted about committed files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Every file is hashed before it is read.
+    Nothing,
+    /// Only sizes are compared.
+    Sizes,
+}
+
+/// Numbers over all committed shards of a run, and how many shards that were.
+///
+/// # Errors
+/// A [`RunError`] naming the file that is missing, damaged or not what its record says.
+pub fn replay(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    settings: &MetricsSettings,
+    trust: Trust,
+) -> Result<(RoutingMetrics, usize), RunError> {
+    let geometry = manifest.geometry()?;
+    let mut total = RoutingMetrics::new(&geometry, settings);
+    let mut committed = 0;
+    for shard in &manifest.shards {
+        if let Some(record) = folder.commit(&shard.name)? {
+            total.merge(replay_shard(folder, manifest, shard, &record, settings, trust)?)?;
+            committed += 1;
+        }
+    }
+    Ok((total, committed))
+}
+
+/// Numbers over one committed shard.
+pub(crate) fn replay_shard(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    shard: &Shard,
+    record: &CommitRecord,
+    settings: &MetricsSettings,
+    trust: Trust,
+) -> Result<RoutingMetrics, RunError> {
+    record.check_sizes(folder)?;
+    if trust == Trust::Nothing {
+        record.check_hashes(folder)?;
+    }
+    let data = folder.shard_path("data", &shard.name);
+    let geometry = manifest.geometry()?;
+    let mut reader = ShardReader::open(&data, &folder.shard_path("samples", &shard.name))?;
+    let differs = |what: &str| RunError::Damaged { path: data.clone(), what: what.into() };
+    let found = reader.geometry();
+    if (found.experts(), found.chosen(), found.layers())
+        != (geometry.experts(), geometry.chosen(), geometry.layers())
+    {
+        return Err(differs("its layers or experts are not those of the manifest"));
+    }
+    if reader.rows() != record.rows {
+        return Err(RunError::Rows { path: data, found: reader.rows(), expected: record.rows });
+    }
+    let mut metrics = RoutingMetrics::new(&geometry, settings);
+    reader.play(ROWS_PER_PASS, &mut metrics)?;
+    Ok(metrics)
+}

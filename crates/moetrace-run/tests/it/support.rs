@@ -1,0 +1,312 @@
+//! A plan of token ids, an engine that routes by arithmetic, and a disk that fails on demand.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use moetrace_corpus::{CorpusSettings, SourceSpec};
+use moetrace_metrics::MetricsSettings;
+use moetrace_model::{Engine, ModelError};
+use moetrace_routing::{
+    ExpertId, HiddenRows, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, TokenBatch,
+    WeightPrecision,
+};
+use moetrace_run::{
+    Collect, ContentSettings, Execution, Fs, FsFile, ModelFacts, Outcome, Plan, RealFs, RunError, RunFolder,
+    ShardRange, collect,
+};
+use moetrace_trace::TraceColumns;
+
+pub const HIDDEN: usize = 3;
+
+pub fn geometry() -> RoutingGeometry {
+    RoutingGeometry::new(8, 2, HIDDEN, vec![LayerIndex(1), LayerIndex(2)]).unwrap()
+}
+
+/// Routes every token by a hash of its id and position: no result depends on the pass it is in.
+pub struct Arithmetic {
+    pub geometry: RoutingGeometry,
+    /// Token at which the router breaks down.
+    pub poison: Option<u32>,
+    /// Set after so many passes, as a signal would.
+    pub stop_after: Option<(usize, Arc<AtomicBool>)>,
+    passes: usize,
+}
+
+impl Arithmetic {
+    pub fn new() -> Self {
+        Self { geometry: geometry(), poison: None, stop_after: None, passes: 0 }
+    }
+}
+
+impl Engine for Arithmetic {
+    fn geometry(&self) -> &RoutingGeometry {
+        &self.geometry
+    }
+
+    fn run(&mut self, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), ModelError> {
+        sink.begin(batch)?;
+        let n = batch.len();
+        for ordinal in self.geometry.ordinals() {
+            let (mut experts, mut weights, mut margins, mut entropy) = (vec![], vec![], vec![], vec![]);
+            for (id, position) in batch.token_ids().iter().zip(batch.positions()) {
+                let h = id.0.wrapping_mul(0x9E37_79B9).rotate_left(*position % 32) ^ u32::from(ordinal.0);
+                let first = (h % 8) as u16;
+                experts.extend([ExpertId(first), ExpertId((first + 1 + (h >> 8) as u16 % 7) % 8)]);
+                let top = 0.5 + f32::from((h >> 16) as u16) / 262_144.0;
+                weights.extend([top, 0.9 - top]);
+                let poisoned = self.poison == Some(id.0) && ordinal.0 == 1;
+                margins.push(if poisoned { f32::NAN } else { top / 2.0 });
+                entropy.push(1.0 + top);
+            }
+            let hidden: Vec<f32> = batch
+                .hidden_rows()
+                .iter()
+                .flat_map(|&r| [batch.token_ids()[r as usize].0 as f32; HIDDEN])
+                .collect();
+            let planes = RoutingPlanes {
+                experts: &experts,
+                weights: &weights,
+                margins: &margins,
+                gate_entropy: &entropy,
+                hidden: sink
+                    .wants()
+                    .hidden
+                    .then_some(HiddenRows { rows: batch.hidden_rows(), values: &hidden }),
+                ..RoutingPlanes::default()
+            };
+            let view = RoutingView::new(&self.geometry, ordinal, n, planes)?;
+            sink.record(&view)?;
+        }
+        sink.end()?;
+        self.passes += 1;
+        if let Some((after, stop)) = &self.stop_after
+            && self.passes == *after
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Two data sets of token ids: 9 samples of 5 to 13 tokens, and 4 of 30.
+pub fn sources(dir: &Path) -> Vec<SourceSpec> {
+    let write = |name: &str, lengths: &[u32]| {
+        let mut text = String::new();
+        for (row, &n) in lengths.iter().enumerate() {
+            let ids: Vec<String> = (0..n).map(|i| (row as u32 * 100 + i).to_string()).collect();
+            text += &format!("{{\"input_ids\": [{}], \"label\": \"{}\"}}\n", ids.join(","), row % 2);
+        }
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let a = write("a.jsonl", &[5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    let b = write("b.jsonl", &[30, 30, 30, 30]);
+    let spec = |name: &str, path: PathBuf| SourceSpec { name: name.into(), path, column: None };
+    vec![spec("alpha", a), spec("beta", b)]
+}
+
+pub fn content() -> ContentSettings {
+    ContentSettings {
+        traces: 100,
+        max_length: 64,
+        min_chars: 0,
+        seed: 7,
+        shard_tokens: 40,
+        columns: TraceColumns { hidden: true, ..TraceColumns::default() },
+        weights: WeightPrecision::Half,
+        hidden_rows: 3,
+    }
+}
+
+pub fn plan(dir: &Path, content: ContentSettings) -> Plan {
+    let settings = CorpusSettings {
+        traces: content.traces,
+        max_length: content.max_length,
+        seed: content.seed,
+        ..Default::default()
+    };
+    let corpus = moetrace_corpus::plan(&sources(dir), None, &settings, &mut |_| {}).unwrap();
+    let model = ModelFacts {
+        name: "arithmetic".into(),
+        revision: None,
+        family: "test".into(),
+        config_hash: "c".into(),
+        weights_hash: "w".into(),
+        total_parameters: 1,
+        active_parameters: 1,
+        engine: "cpu".into(),
+        precision: "f32".into(),
+        router_dtype: "model".into(),
+    };
+    Plan::new(content, model, None, geometry(), corpus)
+}
+
+/// One call of `collect`, with everything that a test may change.
+pub struct Call<'a> {
+    pub fs: &'a dyn Fs,
+    pub engine: Arithmetic,
+    pub tokens_per_pass: usize,
+    pub threads: usize,
+    pub range: Option<ShardRange>,
+    pub repair: bool,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Call<'_> {
+    fn default() -> Self {
+        Self {
+            fs: &RealFs,
+            engine: Arithmetic::new(),
+            tokens_per_pass: 16,
+            threads: 1,
+            range: None,
+            repair: false,
+            stop: Arc::default(),
+        }
+    }
+}
+
+impl Call<'_> {
+    pub fn collect(self, out: &Path, plan: &Plan) -> Result<Outcome, RunError> {
+        let folder = RunFolder::new(out);
+        let execution =
+            Execution { tokens_per_pass: self.tokens_per_pass, threads: self.threads, device: "cpu".into() };
+        let run = Collect {
+            fs: self.fs,
+            folder: &folder,
+            plan,
+            settings: Vec::new(),
+            execution: &execution,
+            metrics: MetricsSettings::default(),
+            range: self.range,
+            repair: self.repair,
+            vocabulary: Some(&|id| Some(format!("t{id}"))),
+            stop: &self.stop,
+        };
+        let mut engine = Some(self.engine);
+        collect(run, &mut || Ok(Box::new(engine.take().unwrap())), &mut |_| {})
+    }
+}
+
+/// Every file of a run by its path, but for locks and commit records (which say how they were carried out).
+pub fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![run.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(run).unwrap().to_owned();
+            if name.starts_with("state") {
+                continue;
+            }
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Says which files differ, without printing their bytes.
+pub fn assert_same(found: &Path, expected: &Path) {
+    let (found, expected) = (files(found), files(expected));
+    let names = |m: &BTreeMap<PathBuf, Vec<u8>>| m.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    assert!(!found.is_empty());
+    for (name, bytes) in &found {
+        assert!(bytes == &expected[name], "{} differs", name.display());
+    }
+}
+
+/// What happens from the n-th call on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The process is gone: this call and every later one fails.
+    Crash,
+    /// This call alone fails, for want of space.
+    NoSpace,
+}
+
+/// The real disk until the n-th call.
+pub struct FaultyFs {
+    pub at: usize,
+    pub fault: Fault,
+    pub calls: Arc<AtomicUsize>,
+}
+
+impl FaultyFs {
+    pub fn new(at: usize, fault: Fault) -> Self {
+        Self { at, fault, calls: Arc::default() }
+    }
+
+    fn step(&self) -> io::Result<()> {
+        step(&self.calls, self.at, self.fault)
+    }
+}
+
+fn step(calls: &AtomicUsize, at: usize, fault: Fault) -> io::Result<()> {
+    let call = calls.fetch_add(1, Ordering::SeqCst);
+    let fails = match fault {
+        Fault::Crash => call >= at,
+        Fault::NoSpace => call == at,
+    };
+    if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+}
+
+struct FaultyFile {
+    inner: Box<dyn FsFile>,
+    calls: Arc<AtomicUsize>,
+    at: usize,
+    fault: Fault,
+}
+
+impl Write for FaultyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        step(&self.calls, self.at, self.fault)?;
+        self.inner.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl FsFile for FaultyFile {
+    fn sync(&mut self) -> io::Result<()> {
+        step(&self.calls, self.at, self.fault)?;
+        self.inner.sync()
+    }
+}
+
+impl Fs for FaultyFs {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.step()?;
+        let inner = RealFs.create_new(path)?;
+        Ok(Box::new(FaultyFile { inner, calls: Arc::clone(&self.calls), at: self.at, fault: self.fault }))
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        RealFs.rename_new(from, to)
+    }
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        RealFs.rename_over(from, to)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealFs.sync_dir(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealFs.remove(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealFs.create_dir(path)
+    }
+}

@@ -1,0 +1,119 @@
+//! A recorded shard, played back through the calls that recorded it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use moetrace_routing::{Name, RoutingGeometry, RoutingSink};
+
+use crate::file::TraceFile;
+use crate::metadata::{DATASET, geometry, parse};
+use crate::playback::Playback;
+use crate::schema::{LayerColumns, NLL, TOKEN, token_fields};
+use crate::{SampleRow, TraceColumns, TraceError, read_samples};
+
+/// One shard's tokens and samples, opened and compared.
+pub struct ShardReader {
+    file: TraceFile,
+    samples_path: PathBuf,
+    samples: Vec<SampleRow>,
+    geometry: RoutingGeometry,
+    columns: TraceColumns,
+    dataset: Name,
+}
+
+impl std::fmt::Debug for ShardReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardReader").field("file", &self.file.path()).finish_non_exhaustive()
+    }
+}
+
+impl ShardReader {
+    /// Opens the tokens table `data` with the samples table that belongs to it. Only footers and samples are
+    /// read.
+    ///
+    /// # Errors
+    /// A [`TraceError`] that names the file: it cannot be read, is damaged, is newer than this program, lacks
+    /// a column, or the two files list different numbers of rows.
+    pub fn open(data: &Path, samples: &Path) -> Result<Self, TraceError> {
+        let file = TraceFile::open(data, "tokens")?;
+        let geometry = geometry(file.metadata(), data)?;
+        let dataset: String = parse(file.metadata(), data, DATASET, "a name")?;
+        let first = geometry.layers().first().map(|&layer| LayerColumns::of(layer));
+        let columns = TraceColumns {
+            token_ids: file.has(TOKEN),
+            text: false,
+            logits: first.as_ref().is_some_and(|f| file.has(&f.logits)),
+            shared_gate: first.as_ref().is_some_and(|f| file.has(&f.shared_gate)),
+            nll: file.has(NLL),
+            hidden: false,
+        };
+        for field in token_fields(&geometry, columns) {
+            file.expect(field.name(), field.data_type())?;
+        }
+        let rows = read_samples(samples)?;
+        let expected = rows.iter().map(|row| u64::from(row.tokens)).sum();
+        if file.rows() != expected {
+            let (file, found) = (data.to_owned(), file.rows());
+            return Err(TraceError::RowCount { file, samples: samples.to_owned(), found, expected });
+        }
+        let (samples_path, dataset) = (samples.to_owned(), dataset.into());
+        Ok(Self { file, samples_path, samples: rows, geometry, columns, dataset })
+    }
+
+    /// The shape of the recorded routing.
+    pub fn geometry(&self) -> &RoutingGeometry {
+        &self.geometry
+    }
+
+    /// Tokens of the shard.
+    pub fn rows(&self) -> u64 {
+        self.file.rows()
+    }
+
+    /// The data set that the shard is of.
+    pub fn dataset(&self) -> &Name {
+        &self.dataset
+    }
+
+    /// The optional columns that are there.
+    pub fn columns(&self) -> TraceColumns {
+        self.columns
+    }
+
+    /// The keys that the file carries, without their prefix.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.file.metadata()
+    }
+
+    /// The texts of the shard, in row order.
+    pub fn samples(&self) -> &[SampleRow] {
+        &self.samples
+    }
+
+    /// Plays the shard to `sink` in passes of at most `tokens_per_pass` tokens, samples kept whole (a longer
+    /// sample is a pass of its own). Every view is checked as a live one is. An optional plane that the
+    /// listener wants and the file lacks is absent; token ids are 0 where the file leaves them out.
+    ///
+    /// # Errors
+    /// A [`TraceError`] naming file and row of what is damaged or inconsistent, and whatever the listener
+    /// returns.
+    pub fn play(&mut self, tokens_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), TraceError> {
+        let wants = sink.wants();
+        let planes = moetrace_routing::Planes {
+            logits: wants.logits && self.columns.logits,
+            shared_gate: wants.shared_gate && self.columns.shared_gate,
+            hidden: false,
+            nll: wants.nll && self.columns.nll,
+        };
+        let mut playback = Playback {
+            file: &self.file,
+            samples_path: &self.samples_path,
+            geometry: &self.geometry,
+            dataset: &self.dataset,
+            token_ids: self.columns.token_ids,
+            planes,
+            row: 0,
+        };
+        playback.play(&self.samples, tokens_per_pass, sink)
+    }
+}

@@ -1,0 +1,26 @@
+//! One module per command.
+
+mod collect;
+mod inspect;
+mod metrics;
+mod plan;
+mod status;
+
+use clap::CommandFactory as _;
+
+pub use collect::collect;
+pub use inspect::inspect;
+pub use metrics::metrics;
+pub use plan::plan;
+pub use status::status;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// Prints a completion script.
+pub fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::args::Cli::command(), "moetrace", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
+}

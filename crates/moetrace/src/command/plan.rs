@@ -1,0 +1,41 @@
+//! `moetrace plan`: what a collect would do. Nothing is written but the unpacked embedded model.
+
+use moetrace_run::{ResolvedSetting, Shard};
+use serde_json::json;
+
+use crate::args::CollectArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::prepare::Prepared;
+use crate::progress::Progress;
+use crate::show;
+
+/// Prints settings, shards, tokens, memory and bytes.
+pub fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+    let mut progress = Progress::new(args.quiet || args.json);
+    let prepared = Prepared::new(args, settings, &mut progress)?;
+    let committed = |shard: &Shard| prepared.folder.commit(&shard.name).ok().flatten().is_some();
+    let done = prepared.plan.shards.iter().filter(|s| committed(s)).count();
+    let estimate = show::Estimate::new(&prepared);
+    if args.json {
+        output::print_json(&json!({
+            "out": prepared.folder.root().display().to_string(),
+            "plan_hash": prepared.plan.hash(),
+            "model": prepared.plan.model,
+            "settings": prepared.settings,
+            "datasets": prepared.plan.dataset_facts(),
+            "shards": prepared.plan.shards,
+            "shards_committed": done,
+            "samples": prepared.plan.samples(),
+            "tokens": prepared.plan.tokens(),
+            "estimate": estimate,
+        }))?;
+        return Ok(0);
+    }
+    for line in show::left_out(&prepared.plan.corpus) {
+        progress.line(&line);
+    }
+    output::print(&show::settings(&prepared.settings))?;
+    output::print(&show::plan(&prepared, done, &estimate))?;
+    Ok(0)
+}

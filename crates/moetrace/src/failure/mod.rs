@@ -1,0 +1,156 @@
+//! What a user sees when something goes wrong: one line what, one line where or why, one line what to type.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use moetrace_run::RunError;
+
+mod inputs;
+
+/// Exit codes; documented in docs/messages.md and stable.
+pub mod code {
+    /// Anything without a code of its own.
+    pub const OTHER: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// Data or model are bad; trying again will not help.
+    pub const BAD_INPUT: u8 = 65;
+    /// An input is not there.
+    pub const NO_INPUT: u8 = 66;
+    /// A bug of moetrace.
+    pub const INTERNAL: u8 = 70;
+    /// The output cannot be created.
+    pub const NO_OUTPUT: u8 = 73;
+    /// Reading or writing failed, a full disk included.
+    pub const IO: u8 = 74;
+    /// Try again later.
+    pub const LATER: u8 = 75;
+    /// Permission denied.
+    pub const PERMISSION: u8 = 77;
+    /// The run folder belongs to other settings, or a configuration file is wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// A failure as it is shown and as it ends the process.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub exit: u8,
+    /// Stable short name, `E-…`.
+    pub name: &'static str,
+    /// What happened.
+    pub what: String,
+    /// What to type or do next.
+    pub help: Option<String>,
+    /// clap's own message, printed as it stands.
+    pub usage: Option<clap::Error>,
+}
+
+impl Failure {
+    /// A failure with what to do next.
+    pub fn new(exit: u8, name: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { exit, name, what: what.into(), help: Some(help.into()), usage: None }
+    }
+
+    /// A configuration file that cannot be used.
+    pub fn config_file(file: &Path, why: &str) -> Self {
+        let help = "keys are the long flags of 'moetrace collect --help', such as max-length = 256";
+        Self::new(code::CONFIG, "E-CONFIG-FILE", format!("{}: {}", file.display(), why.trim_end()), help)
+    }
+
+    /// A key that no flag has.
+    pub fn config_key(file: &Path, key: &str, command: &clap::Command) -> Self {
+        let known: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        let what = format!("{}: unknown key {key:?}", file.display());
+        Self::new(code::CONFIG, "E-CONFIG-FILE", what, format!("known keys: {}", known.join(", ")))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(usage) = &self.usage {
+            return usage.fmt(f);
+        }
+        write!(f, "error[{}]: {}", self.name, self.what)?;
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        let exit = u8::try_from(error.exit_code()).unwrap_or(code::USAGE);
+        Self { exit, name: "E-USAGE", what: String::new(), help: None, usage: Some(error) }
+    }
+}
+
+/// The exit code of an I/O error on an input (`input`) or on the run folder.
+fn io_code(error: &io::Error, input: bool) -> u8 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => code::PERMISSION,
+        io::ErrorKind::NotFound if input => code::NO_INPUT,
+        _ => code::IO,
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let what = error.to_string();
+        let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
+        match error {
+            RunError::Corpus(error) => error.into(),
+            RunError::Model(error) => error.into(),
+            RunError::Trace(error) => error.into(),
+            RunError::Io { source, action, .. } => io_failure(&source, action, what),
+            RunError::NotARun { .. } => {
+                new(code::NO_INPUT, "E-NORUN", "name a folder that 'moetrace collect --out RUN' made")
+            }
+            RunError::ForeignFolder { .. } => {
+                new(code::NO_OUTPUT, "E-FOREIGN", "name another folder with --out; moetrace writes into no folder of others")
+            }
+            RunError::Damaged { .. } => new(code::BAD_INPUT, "E-DAMAGED", "run the same collect with --repair, or with --fresh to start over"),
+            RunError::Hash { .. } | RunError::Size { .. } | RunError::Rows { .. } => {
+                new(code::BAD_INPUT, "E-HASH", "the same collect with --repair does only the damaged shards again")
+            }
+            RunError::OtherSettings { .. } => {
+                new(code::CONFIG, "E-MANIFEST", "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)")
+            }
+            RunError::ShardRange { .. } => new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards"),
+            RunError::Locked { .. } => {
+                new(code::LATER, "E-LOCKED", "wait for it, then run the same command again; 'moetrace status RUN' shows each shard")
+            }
+            RunError::NotFinite { .. } => {
+                new(code::BAD_INPUT, "E-NAN", "the checkpoint may be damaged; --precision f32 rules out overflow")
+            }
+            _ => new(code::OTHER, "E-RUN", "nothing committed was changed; run the same command again"),
+        }
+    }
+}
+
+fn io_failure(source: &io::Error, action: &str, what: String) -> Failure {
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let help = "committed shards are safe; free space and run the same command again";
+        return Failure::new(code::IO, "E-DISK", what, help);
+    }
+    let create = action.starts_with("cannot create");
+    let exit = match io_code(source, false) {
+        code::IO if create => code::NO_OUTPUT,
+        other => other,
+    };
+    Failure::new(exit, "E-IO", what, "committed shards are safe; run the same command again once it works")
+}
+
+/// The I/O error that caused another, however deep.
+fn io_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}

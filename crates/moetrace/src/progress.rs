@@ -1,0 +1,130 @@
+//! What a run shows while it runs: a bar per data set on a terminal, plain lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use moetrace_corpus::CorpusEvent;
+use moetrace_run::{Plan, RunEvent};
+
+/// Between two plain lines; short enough to see that a job lives, long enough for a log file.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows progress on standard error, or nothing when quiet.
+pub struct Progress {
+    quiet: bool,
+    bars: Option<MultiProgress>,
+    open: BTreeMap<String, Counted>,
+    last_line: Instant,
+}
+
+struct Counted {
+    bar: Option<ProgressBar>,
+    samples: usize,
+    tokens: usize,
+    of: usize,
+    begun: Option<Instant>,
+}
+
+impl Progress {
+    /// Bars if standard error is a terminal.
+    pub fn new(quiet: bool) -> Self {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now() }
+    }
+
+    /// A line that stays.
+    pub fn line(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        match &self.bars {
+            Some(bars) => drop(bars.println(text)),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Reading and tokenising.
+    pub fn corpus(&mut self, event: CorpusEvent) {
+        let text = match event {
+            CorpusEvent::Scanned { dataset, rows } => format!("{dataset}: {rows} rows read"),
+            CorpusEvent::Tokenized { dataset, done, of } => format!("{dataset}: {done} of {of} texts tokenised"),
+            _ => return,
+        };
+        self.now_and_then(&text);
+    }
+
+    fn now_and_then(&mut self, text: &str) {
+        if self.last_line.elapsed() >= PLAIN_EVERY {
+            self.last_line = Instant::now();
+            self.line(text);
+        }
+    }
+
+    /// One bar for each data set of the plan.
+    pub fn plan(&mut self, plan: &Plan) {
+        for dataset in &plan.corpus.datasets {
+            let of = dataset.samples.len();
+            let bar = self.bars.as_ref().map(|bars| {
+                let bar = bars.add(ProgressBar::new(of as u64));
+                // The template is a constant of ours; a broken one would show the default bar.
+                if let Ok(style) = ProgressStyle::with_template("{prefix:>16} {bar:24} {pos}/{len} {eta:>4} {msg}") {
+                    bar.set_style(style);
+                }
+                bar.set_prefix(dataset.name.to_string());
+                bar
+            });
+            let counted = Counted { bar, samples: 0, tokens: 0, of, begun: None };
+            self.open.insert(dataset.name.to_string(), counted);
+        }
+    }
+
+    /// The run's own events.
+    pub fn run(&mut self, plan: &Plan, event: RunEvent<'_>) {
+        match event {
+            RunEvent::Loading => self.line("loading the model"),
+            RunEvent::Begin { dataset, .. } => {
+                if let Some(counted) = self.open.get_mut(dataset) {
+                    counted.begun.get_or_insert_with(Instant::now);
+                }
+            }
+            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, samples, tokens, true),
+            RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, 0, false),
+            RunEvent::Repairing { shard, why } => self.line(&format!("{}: doing it again: {why}", shard.name)),
+            RunEvent::Busy { shard, holder } => {
+                self.line(&format!("{}: being written by {holder}, left to it", shard.name));
+            }
+            _ => {}
+        }
+        let _ = plan;
+    }
+
+    fn count(&mut self, dataset: &str, samples: usize, tokens: usize, live: bool) {
+        let Some(counted) = self.open.get_mut(dataset) else { return };
+        counted.samples += samples;
+        counted.tokens += tokens;
+        let seconds = counted.begun.map_or(0.0, |b| b.elapsed().as_secs_f64());
+        let rates = if live && seconds > 0.0 {
+            let traces = counted.samples as f64 / seconds;
+            format!("{traces:.1} traces/s {:.0} tokens/s", counted.tokens as f64 / seconds)
+        } else {
+            String::new()
+        };
+        let done = counted.samples >= counted.of;
+        if let Some(bar) = &counted.bar {
+            bar.set_position(counted.samples as u64);
+            bar.set_message(rates);
+            if done {
+                bar.abandon();
+            }
+            return;
+        }
+        let text = format!("{dataset}: {}/{} traces {rates}", counted.samples, counted.of);
+        if done {
+            self.line(text.trim_end());
+        } else {
+            self.now_and_then(&text);
+        }
+    }
+}

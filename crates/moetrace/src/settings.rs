@@ -1,0 +1,110 @@
+//! Where every setting came from: default, file, environment or flag, the later winning.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use moetrace_run::ResolvedSetting;
+
+use crate::args::Cli;
+use crate::failure::Failure;
+
+/// The command line, and for `collect` and `plan` each setting with its source.
+pub struct Parsed {
+    /// What was asked for.
+    pub cli: Cli,
+    /// Every setting of the command, by name.
+    pub settings: Vec<ResolvedSetting>,
+}
+
+/// Reads arguments, environment and the file that `--config` names.
+pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
+    let matches = command().try_get_matches_from(&argv).map_err(Failure::from)?;
+    let (name, sub) = matches.subcommand().map_or(("", &matches), |(n, m)| (n, m));
+    let is_collect = matches!(name, "collect" | "plan");
+    if !is_collect {
+        return Ok(Parsed { cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?, settings: Vec::new() });
+    }
+    let Some(file) = sub.get_one::<std::path::PathBuf>("config").cloned() else {
+        let settings = resolved(name, sub, &[], None);
+        return Ok(Parsed { cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?, settings });
+    };
+    let (extra, from_file) = file_arguments(&file, name, sub)?;
+    let mut longer = argv;
+    longer.extend(extra);
+    let again = command().try_get_matches_from(&longer).map_err(Failure::from)?;
+    let sub = again.subcommand().map_or(&again, |(_, m)| m);
+    let settings = resolved(name, sub, &from_file, Some(&file));
+    Ok(Parsed { cli: Cli::from_arg_matches(&again).map_err(Failure::from)?, settings })
+}
+
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The file's keys as arguments, those given by flag or environment left out.
+fn file_arguments(file: &Path, name: &str, given: &ArgMatches) -> Result<(Vec<OsString>, Vec<String>), Failure> {
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::config_file(file, &e.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Failure::config_file(file, &e.to_string()))?;
+    let root = command();
+    let Some(sub) = root.find_subcommand(name) else { return Ok(Default::default()) };
+    let (mut arguments, mut used) = (Vec::new(), Vec::new());
+    for (key, value) in &table {
+        let id = key.replace('-', "_");
+        let Some(arg) = sub.get_arguments().find(|a| a.get_id() == id.as_str() && id != "config") else {
+            return Err(Failure::config_key(file, key, sub));
+        };
+        let source = given.value_source(&id);
+        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let flag = format!("--{}", arg.get_long().unwrap_or(key));
+        let values = match value {
+            toml::Value::Array(many) => many.clone(),
+            one => vec![one.clone()],
+        };
+        for value in values {
+            match value {
+                toml::Value::Boolean(true) => arguments.push(flag.clone().into()),
+                toml::Value::Boolean(false) => {}
+                toml::Value::String(text) => arguments.extend([flag.clone().into(), text.into()]),
+                toml::Value::Integer(n) => arguments.extend([flag.clone().into(), n.to_string().into()]),
+                other => {
+                    let what = format!("{key} is a {}, expected text, a number or true", other.type_str());
+                    return Err(Failure::config_file(file, &what));
+                }
+            }
+        }
+        used.push(id);
+    }
+    Ok((arguments, used))
+}
+
+fn resolved(name: &str, matches: &ArgMatches, from_file: &[String], file: Option<&Path>) -> Vec<ResolvedSetting> {
+    let root = command();
+    let Some(sub) = root.find_subcommand(name) else { return Vec::new() };
+    let shown = |id: &str| !matches!(id, "help" | "quiet" | "json" | "fresh" | "repair" | "config");
+    sub.get_arguments()
+        .filter(|arg| shown(arg.get_id().as_str()))
+        .map(|arg| {
+            let id = arg.get_id().as_str();
+            let raw = matches.try_get_raw(id).ok().flatten();
+            let value = raw.map_or_else(
+                || "automatic".to_owned(),
+                |values| values.map(|v| v.to_string_lossy().into_owned()).collect::<Vec<_>>().join(", "),
+            );
+            let source = match matches.value_source(id) {
+                _ if from_file.iter().any(|f| f == id) => {
+                    format!("file {}", file.map(|f| f.display().to_string()).unwrap_or_default())
+                }
+                Some(ValueSource::CommandLine) => "flag".into(),
+                Some(ValueSource::EnvVariable) => {
+                    format!("environment {}", arg.get_env().unwrap_or_default().to_string_lossy())
+                }
+                _ => "default".into(),
+            };
+            ResolvedSetting { name: arg.get_long().unwrap_or(id).to_owned(), value, source }
+        })
+        .collect()
+}

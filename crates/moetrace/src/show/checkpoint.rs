@@ -1,0 +1,31 @@
+//! A checkpoint's tensors.
+
+use moetrace_model::{Checkpoint, ModelConfig};
+
+use super::{bytes, table, thousands};
+
+/// The model's numbers and every tensor.
+pub fn checkpoint(config: &ModelConfig, checkpoint: &Checkpoint) -> String {
+    let mut table = table(&["tensor", "type", "shape", "bytes"]);
+    let mut count = 0u64;
+    for tensor in checkpoint.tensors() {
+        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+        let size = thousands(tensor.bytes as u64);
+        table.add_row([tensor.name.to_owned(), tensor.storage.to_string(), shape.join(" x "), size]);
+        count += 1;
+    }
+    let g = config.geometry();
+    format!(
+        "{table}\n\n{}: {} layers, {} of them routed, {} of {} experts per token, {} parameters ({} per token), \
+         {} tensors, {}\n",
+        config.family(),
+        config.layers(),
+        g.layers().len(),
+        g.chosen(),
+        g.experts(),
+        thousands(config.total_parameters()),
+        thousands(config.active_parameters()),
+        thousands(count),
+        bytes(checkpoint.total_bytes())
+    )
+}

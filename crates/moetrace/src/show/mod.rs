@@ -1,0 +1,59 @@
+//! Text as users see it: tables and blocks. Every number comes from a report; none is made here.
+
+mod checkpoint;
+mod plan;
+mod report;
+mod run;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+pub use checkpoint::checkpoint;
+pub use plan::{Estimate, plan, settings};
+pub use report::{layers, summary};
+pub use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
+
+/// A table without ruled lines; columns from the second on are numbers, to the right.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// `12,345,678`.
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in decimal units, as disks are sold: GB is 10^9.
+fn bytes(n: u64) -> String {
+    match n {
+        0..1_000 => format!("{n} B"),
+        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.2} GB", n as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands_and_bytes_are_decimal() {
+        let grouped: Vec<String> = [0, 999, 1_000, 1_234_567].into_iter().map(thousands).collect();
+        assert_eq!(grouped, ["0", "999", "1,000", "1,234,567"]);
+        let sizes: Vec<String> = [999, 1_500, 11_750_000, 2_000_000_000].into_iter().map(bytes).collect();
+        assert_eq!(sizes, ["999 B", "1.5 kB", "11.8 MB", "2.00 GB"]);
+    }
+}

@@ -1,0 +1,117 @@
+//! Metrics as a table per layer and as the block that ends a run.
+
+use std::fmt::Write as _;
+
+use moetrace_metrics::{MetricsReport, Spread};
+
+use super::{table, thousands};
+
+/// One line per layer.
+pub fn layers(report: &MetricsReport) -> String {
+    let header = [
+        "layer", "experts used", "load entropy", "gate entropy", "chosen entropy", "effective", "pairs", "MaxVio", "CV",
+        "Gini", "ties", "I(expert; data set)", "null 95 %",
+    ];
+    let mut table = table(&header);
+    for l in &report.layers {
+        let (information, null) = l.specialisation.as_ref().map_or(("-".into(), "-".into()), |s| {
+            (format!("{:.4}", s.mutual_information_bits), format!("{:.4}", s.null_95th_percentile_bits))
+        });
+        table.add_row([
+            l.layer.to_string(),
+            format!("{}/{}", l.active_experts, report.experts),
+            format!("{:.3}", l.load_entropy_bits),
+            format!("{:.3}", l.gate_entropy_bits),
+            format!("{:.3}", l.chosen_entropy_bits),
+            format!("{:.1}", l.effective_experts),
+            format!("{}/{}", thousands(l.unique_pairs), thousands(l.possible_pairs)),
+            format!("{:.2}", l.max_vio),
+            format!("{:.2}", l.cv),
+            format!("{:.3}", l.gini),
+            thousands(l.ties),
+            information,
+            null,
+        ]);
+    }
+    format!("{table}\n(entropies and I in bits; I is to be compared with its permutation null)\n\n")
+}
+
+/// The guide's block, per layer and overall.
+pub fn summary(report: &MetricsReport) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write_summary(&mut out, report);
+    out
+}
+
+fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
+    let (o, g) = (&report.overall, &report.guide);
+    let e = report.experts;
+    let bits = (e as f64).log2();
+    let line = |out: &mut String, name: &str, value: String| writeln!(out, "{name:<21}{value}");
+    line(
+        out,
+        "expert coverage",
+        format!(
+            "{} of {} (layer, expert) slots = {:.1} %; per layer {:.1} to {:.1} %; ids merged over layers {}/{e}",
+            thousands(o.active_slots),
+            thousands(o.slots),
+            100.0 * o.coverage,
+            100.0 * o.layer_coverage.min,
+            100.0 * o.layer_coverage.max,
+            g.coverage,
+        ),
+    )?;
+    line(
+        out,
+        "unique expert pairs",
+        format!(
+            "{} of {} over all layers; per layer {:.0} to {:.0}; ids merged over layers {}",
+            thousands(o.unique_pairs),
+            thousands(o.possible_pairs),
+            o.layer_unique_pairs.min,
+            o.layer_unique_pairs.max,
+            thousands(g.unique_pairs),
+        ),
+    )?;
+    line(
+        out,
+        "routing entropy",
+        format!(
+            "load {}, gate {} of at most {bits:.2} bits; ids merged over layers {:.2}",
+            spread(&o.load_entropy_bits),
+            spread(&o.gate_entropy_bits),
+            g.load_entropy_bits,
+        ),
+    )?;
+    line(out, "balance", format!("MaxVio {}, Gini {}", spread(&o.max_vio), spread(&o.gini)))?;
+    for layer in &report.layers {
+        if let Some(s) = &layer.specialisation {
+            let text = format!(
+                "layer {}: {:.4} bits between expert and data set, permutation null {:.4} (95 %: {:.4})",
+                layer.layer, s.subset_mutual_information_bits, s.null_mean_bits, s.null_95th_percentile_bits
+            );
+            line(out, "specialisation", text)?;
+        }
+    }
+    line(
+        out,
+        "total",
+        format!(
+            "{} traces (texts), {} tokens counted{}, {} with a tie at rank {}",
+            thousands(report.samples),
+            thousands(report.tokens),
+            if report.bos_excluded > 0 {
+                format!(" ({} BOS tokens recorded but not counted)", thousands(report.bos_excluded))
+            } else {
+                String::new()
+            },
+            thousands(report.rows_with_tie),
+            report.chosen,
+        ),
+    )
+}
+
+fn spread(s: &Spread) -> String {
+    format!("{:.2} ({:.2} to {:.2})", s.mean, s.min, s.max)
+}

@@ -1,0 +1,163 @@
+//! A run's heading, its end, its state and its provenance.
+
+use std::fmt::Write as _;
+
+use moetrace_corpus::CorpusPlan;
+use moetrace_metrics::MetricsReport;
+use moetrace_run::{Manifest, Outcome, ShardState, Status};
+use moetrace_trace::TokenRow;
+use serde_json::json;
+
+use super::{bytes, table, thousands};
+use crate::prepare::Prepared;
+
+/// What is about to run, in two lines.
+pub fn heading(prepared: &Prepared) -> String {
+    let plan = &prepared.plan;
+    let (m, g) = (&plan.model, &plan.geometry);
+    format!(
+        "{}: {} routed layers, {} of {} experts per token, {} on the {} with {} threads\n\
+         {} texts of {} data sets, {} tokens in {} shards, into {}",
+        m.name,
+        g.layers().len(),
+        g.chosen(),
+        g.experts(),
+        m.precision,
+        m.engine,
+        prepared.execution.threads,
+        thousands(plan.samples() as u64),
+        plan.corpus.datasets.len(),
+        thousands(plan.tokens()),
+        plan.shards.len(),
+        prepared.folder.root().display()
+    )
+}
+
+/// What did not become a sample, and why; empty if everything did.
+pub fn left_out(corpus: &CorpusPlan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for d in &corpus.datasets {
+        if !d.skipped.is_empty() {
+            lines.push(format!("{}: left out of {} rows: {}", d.name, thousands(d.rows_seen), d.skipped));
+        }
+        for row in &d.examples {
+            lines.push(format!("  {row}"));
+        }
+        let cut = d.samples.iter().filter(|s| s.truncated).count();
+        if cut > 0 {
+            lines.push(format!("{}: {} texts are cut at the length limit", d.name, thousands(cut as u64)));
+        }
+    }
+    lines
+}
+
+/// The end of a collect as JSON.
+pub fn collected(out: &str, outcome: &Outcome, report: &MetricsReport) -> serde_json::Value {
+    json!({
+        "out": out,
+        "shards": outcome.shards,
+        "committed": outcome.committed,
+        "written": outcome.written,
+        "complete": outcome.complete,
+        "bytes": outcome.bytes,
+        "metrics": report,
+    })
+}
+
+/// The end of a collect, and what to type next.
+pub fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> String {
+    let what = if some { "the chosen shards" } else { "the run" };
+    let mut text = format!(
+        "\n{} of {} shards committed, {} written now; {what}: {} in {out}\n",
+        outcome.committed,
+        outcome.shards,
+        outcome.written,
+        bytes(outcome.bytes)
+    );
+    let next = if outcome.complete { "moetrace metrics" } else { "moetrace status" };
+    let _ = writeln!(text, "next: {next} {}", quoted(out));
+    text
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// Each shard's state.
+pub fn status(run: &str, status: &Status) -> String {
+    let mut table = table(&["shard", "tokens", "state"]);
+    for (name, tokens, state) in &status.shards {
+        let state = match state {
+            ShardState::Committed => "committed".into(),
+            ShardState::Damaged(why) => format!("damaged: {why}"),
+            ShardState::Writing(holder) => format!("being written by {holder}"),
+            ShardState::Open => "open".into(),
+        };
+        table.add_row([name.clone(), thousands(*tokens), state]);
+    }
+    format!(
+        "{table}\n\n{run}: {} of {} shards committed, {} of {} tokens, {}\n",
+        status.committed,
+        status.shards.len(),
+        thousands(status.tokens),
+        thousands(status.planned_tokens),
+        bytes(status.bytes)
+    )
+}
+
+/// Where a run came from.
+pub fn provenance(manifest: &Manifest) -> String {
+    let m = &manifest.model;
+    let mut out = String::new();
+    let _ = writeln!(out, "model      {} ({}){}", m.name, m.family, revision(m.revision.as_deref()));
+    let _ = writeln!(out, "weights    blake3 {}", m.weights_hash);
+    let _ = writeln!(out, "computed   {}, {}, router dtype {}", m.engine, m.precision, m.router_dtype);
+    let g = &manifest.geometry;
+    let layers = match (g.layers.first(), g.layers.last()) {
+        (Some(first), Some(last)) => format!("{first} to {last}"),
+        _ => "none".into(),
+    };
+    let _ = writeln!(out, "routing    {} of {} experts in {} layers ({layers})", g.chosen, g.experts, g.layers.len());
+    let _ = writeln!(out, "plan       {} (moetrace {})", manifest.plan_hash, manifest.moetrace);
+    let mut table = table(&["data set", "texts", "tokens", "cut", "files"]);
+    for d in &manifest.datasets {
+        table.add_row([
+            d.name.clone(),
+            thousands(d.samples),
+            thousands(d.tokens),
+            thousands(d.truncated),
+            d.files.len().to_string(),
+        ]);
+    }
+    format!("{out}\n{table}\n\n")
+}
+
+fn revision(revision: Option<&str>) -> String {
+    revision.map(|r| format!(", revision {r}")).unwrap_or_default()
+}
+
+/// The first rows of a shard: one line per token, its experts and weights in the first and last layer.
+pub fn rows(rows: &[TokenRow]) -> String {
+    let mut table = table(&["sample", "position", "token id", "layer", "experts", "weights", "margin"]);
+    for row in rows {
+        for (at, layer) in row.layers.iter().enumerate() {
+            if at != 0 && at + 1 != row.layers.len() {
+                continue;
+            }
+            let weights: Vec<String> = layer.weights.iter().map(|w| format!("{w:.3}")).collect();
+            let experts: Vec<String> = layer.experts.iter().map(ToString::to_string).collect();
+            table.add_row([
+                row.sample_id.to_string(),
+                row.position.to_string(),
+                row.token_id.map_or("-".into(), |t| t.to_string()),
+                layer.layer.to_string(),
+                experts.join(" "),
+                weights.join(" "),
+                format!("{:.4}", layer.margin),
+            ]);
+        }
+    }
+    format!("{table}\n")
+}
