@@ -2,8 +2,9 @@
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, DType, Error, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Error, Storage, Tensor};
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::Precision;
 
@@ -65,6 +66,32 @@ impl Precision {
             }
         }
     }
+}
+
+/// `combine` of each value of x `[N, D]` and the one at its place in y, which has the same shape or is one
+/// row `[D]` for all. Runs on the current pool: candle's own sums would start threads of their own.
+pub(super) fn rowwise(
+    x: &Tensor,
+    y: &Tensor,
+    combine: impl Fn(f32, f32) -> f32 + Sync,
+) -> candle_core::Result<Tensor> {
+    let (shape, y_shape) = (x.shape(), y.shape());
+    let (x, y) = (floats(x)?, floats(y)?);
+    let (x, y): (&[f32], &[f32]) = (&x, &y);
+    let width = shape.dims().last().copied().unwrap_or(1);
+    let one_row = y.len() == width;
+    if !one_row && y.len() != x.len() {
+        return Err(Error::ShapeMismatchBinaryOp { lhs: shape.clone(), rhs: y_shape.clone(), op: "rowwise" });
+    }
+    let mut out = vec![0f32; x.len()];
+    let rows = out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).enumerate();
+    rows.with_min_len(64).for_each(|(row, (out, x))| {
+        let y = if one_row { y } else { &y[row * width..][..width] };
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = combine(*x, *y);
+        }
+    });
+    Tensor::from_vec(out, shape, &Device::Cpu)
 }
 
 /// e^x within 2 units in the last place for x <= 0 and for x up to 88; 0 below -87.

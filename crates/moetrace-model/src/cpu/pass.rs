@@ -9,7 +9,7 @@ use moetrace_routing::{
 use super::attention::{HeadShape, attend};
 use super::experts;
 use super::head::losses;
-use super::numbers::floats;
+use super::numbers::{floats, rowwise};
 use super::probe::{Probe, ProbePoint};
 use super::product::linear;
 use super::rotary::Rotation;
@@ -105,7 +105,8 @@ impl Pass<'_> {
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.precision.round((x + y)?)?)
+        let precision = self.precision;
+        Ok(self.pool.install(|| rowwise(x, y, |x, y| precision.round_value(x + y)))?)
     }
 
     /// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rounded before the weight is multiplied in.
@@ -115,7 +116,7 @@ impl Pass<'_> {
             Precision::F32 => rms_norm(x, weight, eps)?,
             Precision::Bf16 => {
                 let plain = self.precision.round(rms_norm(x, &weight.ones_like()?, eps)?)?;
-                self.precision.round(plain.broadcast_mul(weight)?)?
+                rowwise(&plain, weight, |x, weight| Precision::Bf16.round_value(x * weight))?
             }
         };
         Ok(normed)
@@ -125,7 +126,7 @@ impl Pass<'_> {
         let weight = projection.weight.to_dtype(DType::F32)?;
         let mut y = linear(x, &weight, self.threads)?;
         if let Some(bias) = &projection.bias {
-            y = y.broadcast_add(bias)?;
+            y = rowwise(&y, bias, |y, bias| y + bias)?;
         }
         Ok(self.precision.round(y)?)
     }
