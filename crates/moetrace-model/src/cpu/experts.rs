@@ -5,7 +5,7 @@ use moetrace_routing::ExpertId;
 use rayon::prelude::*;
 
 use super::numbers::{exp, floats};
-use super::product::{Rows, padded_rows, split, times_transposed};
+use super::product::{Rows, padded_rows, split, times};
 use super::router::Routing;
 use super::weights::{MoeWeights, SwiGlu};
 use crate::Precision;
@@ -161,14 +161,14 @@ fn run(x: &Tensor, chunks: &[(&SwiGlu, &[u32])], precision: Precision) -> candle
 
 /// Rows that both products of a block accept.
 fn job_rows(block: &SwiGlu, rows: usize) -> candle_core::Result<usize> {
-    let ((two_f, _), (d, _)) = (block.gate_up.dims2()?, block.down.dims2()?);
+    let ((_, two_f), (_, d)) = (block.gate_up.dims2()?, block.down.dims2()?);
     Ok(padded_rows(rows, two_f).max(padded_rows(rows, d)))
 }
 
 /// `down(silu(gate x) * up x)` on the job's rows.
 fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, precision: Precision) -> candle_core::Result<()> {
     let (gate_up, down) = (job.block.gate_up.to_dtype(DType::F32)?, job.block.down.to_dtype(DType::F32)?);
-    let (two_f, f) = (gate_up.dims2()?.0, down.dims2()?.1);
+    let (two_f, f) = (gate_up.dims2()?.1, down.dims2()?.0);
     let (gate_up, down) = (floats(&gate_up)?, floats(&down)?);
     let rows = job.out.len() / d;
     let mut input = vec![0f32; rows * d];
@@ -176,7 +176,7 @@ fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, precision: Precision) -> candl
         input.copy_from_slice(&x[*row as usize * d..][..d]);
     }
     let mut both = vec![0f32; rows * two_f];
-    times_transposed(Rows::dense(&input, rows, d), Rows::dense(&gate_up, two_f, d), &mut both, split(1));
+    times(Rows::dense(&input, rows, d), Rows::dense(&gate_up, d, two_f), &mut both, split(1));
     for both in both.chunks_exact_mut(two_f) {
         let (gate, up) = both.split_at_mut(f);
         for (gate, up) in gate.iter_mut().zip(up) {
@@ -185,7 +185,7 @@ fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, precision: Precision) -> candl
         precision.round_slice(gate);
     }
     let active = Rows { values: &both, count: rows, columns: f, stride: two_f };
-    times_transposed(active, Rows::dense(&down, d, f), job.out, split(1));
+    times(active, Rows::dense(&down, f, d), job.out, split(1));
     precision.round_slice(job.out);
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::experts;
 use super::head::losses;
 use super::numbers::{floats, rowwise};
 use super::probe::{Probe, ProbePoint};
-use super::product::linear;
+use super::product::{linear, turned_linear};
 use super::rotary::Rotation;
 use super::router::{RouterRules, Routing, route};
 use super::weights::{Block, LayerWeights, MoeWeights, Projection, Weights};
@@ -124,7 +124,7 @@ impl Pass<'_> {
 
     fn project(&self, x: &Tensor, projection: &Projection) -> Result<Tensor, ModelError> {
         let weight = projection.weight.to_dtype(DType::F32)?;
-        let mut y = linear(x, &weight, self.threads)?;
+        let mut y = turned_linear(x, &weight, self.threads)?;
         if let Some(bias) = &projection.bias {
             y = rowwise(&y, bias, |y, bias| y + bias)?;
         }

@@ -75,6 +75,14 @@ pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, out: &mut [f32], parall
 /// alone, so that no padding is needed.
 pub(super) fn times(p: Rows<'_>, v: Rows<'_>, out: &mut [f32], parallelism: Parallelism) {
     assert!(p.columns == v.count, "inner dimensions {} and {} differ", p.columns, v.count);
+    if v.columns == 1 || p.columns <= 2 {
+        for (row, out) in out.chunks_exact_mut(v.columns.max(1)).enumerate().take(p.count) {
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = p.row(row).iter().enumerate().map(|(k, p)| p * v.row(k)[column]).sum();
+            }
+        }
+        return;
+    }
     let rhs_strides = (1, v.stride as isize);
     multiply(p, v, (v.columns, rhs_strides), out, parallelism);
 }
@@ -132,14 +140,21 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// A linear layer as a candle operation: x `[M, K]`, w `[N, K]` to `[M, N]`, both f32 and contiguous.
+/// A linear layer as a candle operation on contiguous f32 tensors.
 struct Linear {
     threads: usize,
+    /// Whether w is `[K, N]`; else it is `[N, K]`, as checkpoints store it.
+    turned: bool,
 }
 
-/// `x * w^T`, padded.
+/// `x * w^T`, padded: x `[M, K]`, w `[N, K]` to `[M, N]`.
 pub(super) fn linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
-    x.apply_op2_no_bwd(w, &Linear { threads })
+    x.apply_op2_no_bwd(w, &Linear { threads, turned: false })
+}
+
+/// `x * w`, padded: x `[M, K]`, w `[K, N]` to `[M, N]`.
+pub(super) fn turned_linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
+    x.apply_op2_no_bwd(w, &Linear { threads, turned: true })
 }
 
 impl CustomOp2 for Linear {
@@ -154,17 +169,19 @@ impl CustomOp2 for Linear {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ((m, k), (n, _)) = (x_layout.shape().dims2()?, w_layout.shape().dims2()?);
+        let ((m, k), (w_rows, w_columns)) = (x_layout.shape().dims2()?, w_layout.shape().dims2()?);
         let x = contiguous(x.as_slice::<f32>()?, x_layout)?;
-        let w = Rows::dense(contiguous(w.as_slice::<f32>()?, w_layout)?, n, k);
+        let w = Rows::dense(contiguous(w.as_slice::<f32>()?, w_layout)?, w_rows, w_columns);
+        let n = if self.turned { w_columns } else { w_rows };
+        let multiply = if self.turned { times } else { times_transposed };
         let rows = padded_rows(m, n);
         let mut out = vec![0f32; rows * n];
         if rows == m {
-            times_transposed(Rows::dense(x, m, k), w, &mut out, split(self.threads));
+            multiply(Rows::dense(x, m, k), w, &mut out, split(self.threads));
         } else {
             let mut padded = vec![0f32; rows * k];
             padded[..m * k].copy_from_slice(x);
-            times_transposed(Rows::dense(&padded, rows, k), w, &mut out, split(self.threads));
+            multiply(Rows::dense(&padded, rows, k), w, &mut out, split(self.threads));
             out.truncate(m * n);
         }
         Ok((CpuStorage::F32(out), Shape::from_dims(&[m, n])))

@@ -35,7 +35,7 @@ pub(super) struct AttentionWeights {
     pub(super) key_norm: Option<Tensor>,
 }
 
-/// A matrix `[out, in]` and its bias `[out]`.
+/// A matrix `[in, out]` (the checkpoint's transposed) and its bias `[out]`.
 pub(super) struct Projection {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
@@ -43,9 +43,9 @@ pub(super) struct Projection {
 
 /// A feed-forward block `down(silu(gate x) * up x)`.
 pub(super) struct SwiGlu {
-    /// Gate above up, `[2F, D]`: one product instead of two.
+    /// Gate beside up, `[D, 2F]`: one product instead of two.
     pub(super) gate_up: Tensor,
-    /// `[D, F]`.
+    /// `[F, D]`.
     pub(super) down: Tensor,
 }
 
@@ -106,7 +106,7 @@ impl Loader<'_> {
 
     fn attention(&self, names: LayerNames) -> Result<AttentionWeights, ModelError> {
         let projection = |name: &str, biased: bool| -> Result<Projection, ModelError> {
-            let weight = self.matrix(&names.of(&format!("self_attn.{name}.weight")))?;
+            let weight = self.transposed(&names.of(&format!("self_attn.{name}.weight")))?;
             let bias =
                 biased.then(|| self.vector(&names.of(&format!("self_attn.{name}.bias")))).transpose()?;
             Ok(Projection { weight, bias })
@@ -156,17 +156,18 @@ impl Loader<'_> {
     }
 
     fn stacked(&self, gate: &str, up: &str, down: &str) -> Result<SwiGlu, ModelError> {
-        let down = self.matrix(down)?;
-        let (d, f) = down.dims2()?;
+        let down = self.transposed(down)?;
+        let (f, d) = down.dims2()?;
         let (mut gate_up, storage) = self.bytes(gate, None)?;
         let (up, up_storage) = self.bytes(up, None)?;
         if storage == up_storage {
             gate_up.extend_from_slice(&up);
-            let gate_up = self.tensor(&gate_up, storage, &[2 * f, d])?;
+            let gate_up = self.transpose(&gate_up, storage, [2 * f, d])?;
             return Ok(SwiGlu { gate_up, down });
         }
-        let (gate, up) = (self.tensor(&gate_up, storage, &[f, d])?, self.tensor(&up, up_storage, &[f, d])?);
-        Ok(SwiGlu { gate_up: Tensor::cat(&[gate, up], 0)?, down })
+        let (gate, up) =
+            (self.transpose(&gate_up, storage, [f, d])?, self.transpose(&up, up_storage, [f, d])?);
+        Ok(SwiGlu { gate_up: Tensor::cat(&[gate, up], 1)?, down })
     }
 
     /// One expert out of the two tensors that hold all of a layer's.
@@ -174,12 +175,39 @@ impl Loader<'_> {
         let (d, f) = (self.config.hidden(), self.config.expert_width());
         let part = |name: &str, shape: [usize; 2]| {
             let (bytes, storage) = self.bytes(name, Some((expert, shape[0] * shape[1])))?;
-            self.tensor(&bytes, storage, &shape)
+            self.transpose(&bytes, storage, shape)
         };
         Ok(SwiGlu {
             gate_up: part(&names.moe("experts.gate_up_proj"), [2 * f, d])?,
             down: part(&names.moe("experts.down_proj"), [d, f])?,
         })
+    }
+
+    /// The transposed of a matrix, `[in, out]`: products then read it without repacking.
+    fn transposed(&self, name: &str) -> Result<Tensor, ModelError> {
+        let shape = self.checkpoint.tensor(name).map(|entry| entry.shape.to_vec()).unwrap_or_default();
+        let (bytes, storage) = self.bytes(name, None)?;
+        self.transpose(&bytes, storage, shape.try_into().unwrap_or_default())
+    }
+
+    fn transpose(
+        &self,
+        bytes: &[u8],
+        storage: StorageType,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Tensor, ModelError> {
+        let shape = [columns, rows];
+        let tensor = match self.precision {
+            Precision::F32 => {
+                let values = transpose(&decode(bytes, storage, |value| value), rows, columns);
+                Tensor::from_vec(values, &shape, &Device::Cpu)?
+            }
+            Precision::Bf16 => {
+                let values = transpose(&decode(bytes, storage, bf16::from_f32), rows, columns);
+                Tensor::from_vec(values, &shape, &Device::Cpu)?
+            }
+        };
+        Ok(tensor)
     }
 
     /// A matrix in the storage type of the precision.
@@ -226,4 +254,20 @@ fn decode<T>(bytes: &[u8], storage: StorageType, convert: impl Fn(f32) -> T) -> 
         StorageType::F16 => pairs().map(|b| convert(f16::from_le_bytes(*b).to_f32())).collect(),
         StorageType::Bf16 => pairs().map(|b| convert(bf16::from_le_bytes(*b).to_f32())).collect(),
     }
+}
+
+/// `[rows, columns]` to `[columns, rows]`, in squares that stay in the cache.
+fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    const SQUARE: usize = 32;
+    let mut out = vec![T::default(); values.len()];
+    for top in (0..rows).step_by(SQUARE) {
+        for left in (0..columns).step_by(SQUARE) {
+            for row in top..rows.min(top + SQUARE) {
+                for column in left..columns.min(left + SQUARE) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
 }
