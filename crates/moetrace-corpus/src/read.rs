@@ -1,6 +1,7 @@
 //! Rows out of data files, one at a time, whatever the format.
 
 mod arrow;
+mod arrow_messages;
 mod columnar;
 mod columns;
 mod csv;
