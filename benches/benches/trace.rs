@@ -64,7 +64,10 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
     let bytes = write(&recorded, 2)?;
     println!("trace size: {:.1} bytes per token", bytes.len() as f64 / tokens as f64);
     std::fs::write(&data, bytes)?;
-    std::fs::write(&samples, write_samples(Vec::new(), "bench", &rows(&recorded), &TraceSettings::default())?)?;
+    std::fs::write(
+        &samples,
+        write_samples(Vec::new(), "bench", &rows(&recorded), &TraceSettings::default())?,
+    )?;
     group.bench_function("read all", |b| {
         b.iter_batched(
             || ShardReader::open(&data, &samples),

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use moetrace_routing::{
-    ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError, Span,
-    TokenBatch, TokenId, round_to_half_precision,
+    ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError,
+    Span, TokenBatch, TokenId, round_to_half_precision,
 };
 
 /// The geometry of DeepSeek-MoE-16B: 27 routed layers, 6 of 64 experts.
@@ -132,8 +132,8 @@ impl Layer {
 /// Those of the disk.
 pub fn write_texts(path: &Path, rows: usize, seed: u64) -> Result<()> {
     const WORDS: [&str; 16] = [
-        "river", "theorem", "the", "of", "and", "lantern", "market", "seven", "begins", "under", "slowly", "a", "model",
-        "routes", "every", "token",
+        "river", "theorem", "the", "of", "and", "lantern", "market", "seven", "begins", "under", "slowly",
+        "a", "model", "routes", "every", "token",
     ];
     let mut random = Random(seed);
     let mut text = String::new();

@@ -49,7 +49,12 @@ pub(crate) fn faults(args: &[String]) -> Result<()> {
             break;
         }
         let found = files(&out)?;
-        ensure!(found == expected, "{} differs from the unbroken run: {}", out.display(), first(&found, &expected));
+        ensure!(
+            found == expected,
+            "{} differs from the unbroken run: {}",
+            out.display(),
+            first(&found, &expected)
+        );
         std::fs::remove_dir_all(&out)?;
         runs += 1;
     }

@@ -28,7 +28,18 @@ fn small_run(work: &std::path::Path) -> Result<PathBuf> {
         std::fs::remove_dir_all(&out)?;
     }
     run(cargo()
-        .args(["run", "--quiet", "--package", "moetrace", "--", "collect", "--quiet", "--traces", "12", "--out"])
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "moetrace",
+            "--",
+            "collect",
+            "--quiet",
+            "--traces",
+            "12",
+            "--out",
+        ])
         .arg(&out))?;
     Ok(out)
 }

@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_sample_longer_than_the_budget_is_a_shard_of_its_own() {
         assert_eq!(fill(&[3, 20, 4, 5, 1], 10), [0..1, 1..2, 2..5]);
-        assert_eq!(fill(&[], 10), []);
+        assert!(fill(&[], 10).is_empty());
         assert_eq!(fill(&[11], 10), std::iter::once(0..1).collect::<Vec<_>>());
     }
 

@@ -58,7 +58,7 @@ impl Writing<'_> {
         let settings = self.trace_settings();
         let open = self.open(shard);
         let writer = ShardWriter::new(
-            self.plan.geometry.clone(),
+            &self.plan.geometry,
             &settings,
             &dataset.name,
             self.create(&open.data)?,

@@ -8,15 +8,15 @@ use moetrace_run::ShardRange;
 /// Records which experts a mixture-of-experts language model routes every token to.
 #[derive(Debug, Parser)]
 #[command(name = "moetrace", version, disable_help_subcommand = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a model over texts and record its routing; the same command again continues
     Collect(Box<CollectArgs>),
     /// Say what a collect would do, and write nothing
@@ -37,140 +37,140 @@ pub enum Command {
 /// Arguments of `collect` and `plan`.
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
-pub struct CollectArgs {
+pub(crate) struct CollectArgs {
     /// Checkpoint folder; without it, the small model that comes with moetrace
     #[arg(long, value_name = "DIR", env = "MOETRACE_MODEL", help_heading = "What")]
-    pub model: Option<PathBuf>,
+    pub(crate) model: Option<PathBuf>,
     /// Texts: NAME=PATH[:COLUMN], a file or a folder; repeat it; without it, the six that come with moetrace
     #[arg(long, value_name = "NAME=PATH", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
-    pub dataset: Vec<String>,
+    pub(crate) dataset: Vec<String>,
     /// Texts to record, shared equally among the data sets
     #[arg(long, value_name = "N", env = "MOETRACE_TRACES", default_value_t = 20_000,
           value_parser = positive(), help_heading = "What")]
-    pub traces: usize,
+    pub(crate) traces: usize,
     /// Most tokens of one text, BOS included; longer ones are cut and counted
     #[arg(long, value_name = "N", env = "MOETRACE_MAX_LENGTH", default_value_t = 512,
-          value_parser = clap::value_parser!(u64).range(1..=65_535).map(usize_of), help_heading = "What")]
-    pub max_length: usize,
+          value_parser = length(), help_heading = "What")]
+    pub(crate) max_length: usize,
     /// A text must have more characters than this after trimming
     #[arg(long, value_name = "N", env = "MOETRACE_MIN_CHARS", default_value_t = 50, help_heading = "What")]
-    pub min_chars: usize,
+    pub(crate) min_chars: usize,
     /// Decides which texts are taken, and in which order
     #[arg(long, value_name = "N", env = "MOETRACE_SEED", default_value_t = 0, help_heading = "What")]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Make an unusable source row an error; by default it is counted, reported and skipped
     #[arg(long, env = "MOETRACE_STRICT", help_heading = "What")]
-    pub strict: bool,
+    pub(crate) strict: bool,
 
     /// Run folder [default: runs/MODEL]
     #[arg(long, value_name = "RUN", env = "MOETRACE_OUT", help_heading = "Where")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Do only shards A to B, B excluded; several processes may share a run folder
     #[arg(long, value_name = "A..B", env = "MOETRACE_SHARDS", help_heading = "Where")]
-    pub shards: Option<ShardRange>,
+    pub(crate) shards: Option<ShardRange>,
     /// Start over: an older run folder is kept as RUN.bak
     #[arg(long, help_heading = "Where")]
-    pub fresh: bool,
+    pub(crate) fresh: bool,
     /// Do damaged shards again
     #[arg(long, conflicts_with = "fresh", help_heading = "Where")]
-    pub repair: bool,
+    pub(crate) repair: bool,
 
     /// Router logits of every expert as extra columns
     #[arg(long, env = "MOETRACE_ROUTER_LOGITS", help_heading = "Columns")]
-    pub router_logits: bool,
+    pub(crate) router_logits: bool,
     /// Router input of N rows per shard as a table of its own
     #[arg(long, value_name = "N", env = "MOETRACE_HIDDEN", default_value_t = 0, help_heading = "Columns")]
-    pub hidden: usize,
+    pub(crate) hidden: usize,
     /// Loss of every token; runs the last layer and the language-model head too
     #[arg(long, env = "MOETRACE_NLL", help_heading = "Columns")]
-    pub nll: bool,
+    pub(crate) nll: bool,
     /// f16: weights as Float32 with 10 bits of mantissa; f32: unrounded
     #[arg(long, value_enum, env = "MOETRACE_WEIGHTS", default_value_t = Weights::F16, help_heading = "Columns")]
-    pub weights: Weights,
+    pub(crate) weights: Weights,
     /// Leave out token ids and texts, so that traces cannot be turned back into text
     #[arg(long, env = "MOETRACE_NO_TOKENS", help_heading = "Columns")]
-    pub no_tokens: bool,
+    pub(crate) no_tokens: bool,
     /// Most tokens in a shard, the unit of work and of a file [default: 16384]
     #[arg(long, value_name = "N", env = "MOETRACE_SHARD_TOKENS", value_parser = positive(), help_heading = "Columns")]
-    pub shard_tokens: Option<usize>,
+    pub(crate) shard_tokens: Option<usize>,
 
     /// What computes
     #[arg(long, value_enum, env = "MOETRACE_DEVICE", default_value_t = Device::Auto, help_heading = "How")]
-    pub device: Device,
+    pub(crate) device: Device,
     /// Precision of weights and products [default: the checkpoint's; f32 for f16 ones]
     #[arg(long, value_enum, env = "MOETRACE_PRECISION", help_heading = "How")]
-    pub precision: Option<PrecisionArg>,
+    pub(crate) precision: Option<PrecisionArg>,
     /// model: the router rounds as the reference implementation does; f32: it does not round
     #[arg(long, value_enum, env = "MOETRACE_ROUTER_DTYPE", default_value_t = RouterDtypeArg::Model, help_heading = "How")]
-    pub router_dtype: RouterDtypeArg,
+    pub(crate) router_dtype: RouterDtypeArg,
     /// Texts of full length in one pass; sets --tokens-per-pass to N times --max-length
     #[arg(long, value_name = "SEQUENCES", env = "MOETRACE_BATCH_SIZE", value_parser = positive(),
           conflicts_with = "tokens_per_pass", help_heading = "How")]
-    pub batch_size: Option<usize>,
+    pub(crate) batch_size: Option<usize>,
     /// Most tokens in one pass; changes speed and memory, never a result
     #[arg(long, value_name = "N", env = "MOETRACE_TOKENS_PER_PASS", default_value_t = 4096,
           value_parser = positive(), help_heading = "How")]
-    pub tokens_per_pass: usize,
+    pub(crate) tokens_per_pass: usize,
     /// Threads [default: the machine's]
     #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive(), help_heading = "How")]
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
     /// Read weights with plain reads; for network file systems
     #[arg(long, env = "MOETRACE_NO_MMAP", help_heading = "How")]
-    pub no_mmap: bool,
+    pub(crate) no_mmap: bool,
     /// Settings from a TOML file, keys as the long flags; flags and environment win
     #[arg(long, value_name = "FILE", env = "MOETRACE_CONFIG", help_heading = "How")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
     /// Print the result as JSON on standard output
     #[arg(long, help_heading = "Output")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// No progress and no summary; errors are still printed
     #[arg(long, short, help_heading = "Output")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Run folder.
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// Print JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
-pub struct MetricsArgs {
+pub(crate) struct MetricsArgs {
     /// Run folder.
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// Count beginning-of-sequence tokens too; they route like outliers.
     #[arg(long)]
-    pub include_bos: bool,
+    pub(crate) include_bos: bool,
     /// Compare sizes only, and do not hash every file first.
     #[arg(long)]
-    pub trust: bool,
+    pub(crate) trust: bool,
     /// Print JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Run folder or checkpoint folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Rows to show.
     #[arg(long, default_value_t = 5)]
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Print JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Device {
+pub(crate) enum Device {
     /// The best there is.
     Auto,
     /// The processor.
@@ -179,7 +179,7 @@ pub enum Device {
 
 /// Precision of weights and products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionArg {
+pub(crate) enum PrecisionArg {
     /// Single precision.
     F32,
     /// Products of bf16 values in f32, rounded to bf16 where the reference implementation rounds.
@@ -188,7 +188,7 @@ pub enum PrecisionArg {
 
 /// Precision of the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RouterDtypeArg {
+pub(crate) enum RouterDtypeArg {
     /// As the reference implementation.
     Model,
     /// Logits and softmax in f32.
@@ -197,7 +197,7 @@ pub enum RouterDtypeArg {
 
 /// Rounding of the recorded weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Weights {
+pub(crate) enum Weights {
     /// Ten bits of mantissa.
     F16,
     /// As computed.
@@ -207,6 +207,12 @@ pub enum Weights {
 fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {
     use clap::builder::TypedValueParser as _;
     clap::value_parser!(u64).range(1..).map(usize_of)
+}
+
+/// Positions are recorded in 16 bits.
+fn length() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::value_parser!(u64).range(1..=65_535).map(usize_of)
 }
 
 fn usize_of(n: u64) -> usize {

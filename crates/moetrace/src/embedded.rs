@@ -28,16 +28,16 @@ const FILES: [(&str, &[u8]); 10] = [
 ];
 
 /// What the embedded model is called in manifests and run folders.
-pub const MODEL_NAME: &str = "moetrace-tiny";
+pub(crate) const MODEL_NAME: &str = "moetrace-tiny";
 
 /// The unpacked embedded files.
-pub struct Embedded {
+pub(crate) struct Embedded {
     root: PathBuf,
 }
 
 impl Embedded {
     /// Unpacks into `cache` unless that has been done.
-    pub fn unpack(cache: &Path) -> Result<Self, Failure> {
+    pub(crate) fn unpack(cache: &Path) -> Result<Self, Failure> {
         let mut hasher = blake3::Hasher::new();
         for (name, bytes) in FILES {
             hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -49,19 +49,24 @@ impl Embedded {
         if !complete {
             write_all(&root).map_err(|error| {
                 let what = format!("cannot unpack the embedded model into {}: {error}", root.display());
-                Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set MOETRACE_CACHE to a folder that can be written")
+                Failure::new(
+                    code::NO_OUTPUT,
+                    "E-CACHE",
+                    what,
+                    "set MOETRACE_CACHE to a folder that can be written",
+                )
             })?;
         }
         Ok(Self { root })
     }
 
     /// The checkpoint's folder.
-    pub fn model(&self) -> PathBuf {
+    pub(crate) fn model(&self) -> PathBuf {
         self.root.join("model")
     }
 
     /// The six data sets as `--dataset` would have them.
-    pub fn datasets(&self) -> Vec<String> {
+    pub(crate) fn datasets(&self) -> Vec<String> {
         let names = FILES.iter().filter_map(|(path, _)| path.strip_prefix("datasets/"));
         names
             .map(|file| {

@@ -16,17 +16,19 @@ mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use crate::args::Command;
 use crate::failure::{Failure, code};
 
+/// The last panic, kept until it is known whether somebody caught it: decoders of foreign files do.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
 fn main() -> ExitCode {
-    // A panic is a bug; it is shown as one line with a code of its own, and committed shards stay as they are.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
         let what = info.payload_as_str().unwrap_or("unknown");
-        eprintln!("error[E-INTERNAL]: bug in moetrace {}: {what}{place}", env!("CARGO_PKG_VERSION"));
-        eprintln!("  help: nothing committed was changed; please report this line");
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = format!("{what}{place}");
     }));
     match std::panic::catch_unwind(|| run(std::env::args_os().collect())) {
         Ok(Ok(exit)) => ExitCode::from(exit),
@@ -39,7 +41,12 @@ fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit)
         }
-        Err(_) => ExitCode::from(code::INTERNAL),
+        Err(_) => {
+            let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            eprintln!("error[E-INTERNAL]: bug in moetrace {}: {what}", env!("CARGO_PKG_VERSION"));
+            eprintln!("  help: nothing committed was changed; please report this line");
+            ExitCode::from(code::INTERNAL)
+        }
     }
 }
 

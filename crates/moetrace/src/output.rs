@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::failure::{Failure, code};
 
 /// Prints text; a reader that has gone away (`| head`) is no error.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -19,7 +19,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Prints a value as indented JSON.
-pub fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
+pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| {
         let what = format!("cannot write JSON: {error}");
         Failure::new(code::INTERNAL, "E-INTERNAL", what, "please report this line")

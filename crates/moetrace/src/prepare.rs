@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
-    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError, Precision, RouterDtype,
-    StorageType,
+    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError, Precision,
+    RouterDtype, StorageType,
 };
 use moetrace_routing::WeightPrecision;
-use moetrace_run::{ContentSettings, Execution, ModelFacts, Plan, ResolvedSetting, RunFolder, TokenizerFacts};
+use moetrace_run::{
+    ContentSettings, Execution, ModelFacts, Plan, ResolvedSetting, RunFolder, TokenizerFacts,
+};
 use moetrace_trace::TraceColumns;
 
 use crate::args::{CollectArgs, PrecisionArg, RouterDtypeArg, Weights};
@@ -21,30 +23,30 @@ use crate::progress::Progress;
 const CPU_SHARD_TOKENS: usize = 16_384;
 
 /// Everything a run needs, resolved.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// What to do.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// Where.
-    pub folder: RunFolder,
+    pub(crate) folder: RunFolder,
     /// How.
-    pub execution: Execution,
+    pub(crate) execution: Execution,
     /// What to count.
-    pub metrics: MetricsSettings,
+    pub(crate) metrics: MetricsSettings,
     /// The model's own numbers.
-    pub config: ModelConfig,
+    pub(crate) config: ModelConfig,
     /// The checked checkpoint.
-    pub checkpoint: Checkpoint,
+    pub(crate) checkpoint: Checkpoint,
     /// How it is computed.
-    pub cpu: CpuSettings,
+    pub(crate) cpu: CpuSettings,
     /// Its tokenizer.
-    pub tokenizer: Option<TextTokenizer>,
+    pub(crate) tokenizer: Option<TextTokenizer>,
     /// Every setting with its source, automatic ones resolved.
-    pub settings: Vec<ResolvedSetting>,
+    pub(crate) settings: Vec<ResolvedSetting>,
 }
 
 impl Prepared {
     /// Reads what the arguments name.
-    pub fn new(
+    pub(crate) fn new(
         args: &CollectArgs,
         settings: Vec<ResolvedSetting>,
         progress: &mut Progress,
@@ -74,20 +76,30 @@ impl Prepared {
             progress.corpus(event);
         })?;
         let facts = model_facts(&inputs.name, &config, &checkpoint, &cpu)?;
-        let tokenizer_facts = tokenizer.as_ref().map(|t| TokenizerFacts {
-            hash: t.hash().to_owned(),
-            bos_token_id: t.bos_id().map(|id| id.0),
-        });
-        let tokens_per_pass = args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
+        let tokenizer_facts = tokenizer
+            .as_ref()
+            .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
+        let tokens_per_pass =
+            args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
         settings.resolve("tokens-per-pass", tokens_per_pass);
         let execution = Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() };
         let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
-        Ok(Self { plan, folder, execution, metrics, config, checkpoint, cpu, tokenizer, settings: settings.0 })
+        Ok(Self {
+            plan,
+            folder,
+            execution,
+            metrics,
+            config,
+            checkpoint,
+            cpu,
+            tokenizer,
+            settings: settings.0,
+        })
     }
 
     /// Loads the model.
-    pub fn load(&self) -> Result<Box<dyn Engine>, ModelError> {
+    pub(crate) fn load(&self) -> Result<Box<dyn Engine>, ModelError> {
         Ok(Box::new(CpuEngine::load(&self.checkpoint, &self.cpu)?))
     }
 }
@@ -145,7 +157,12 @@ fn cache() -> Result<PathBuf, Failure> {
         .or_else(|| set("HOME").map(|h| h.join(".cache/moetrace")))
         .ok_or_else(|| {
             let what = "no cache folder: neither MOETRACE_CACHE nor XDG_CACHE_HOME nor HOME is set";
-            Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set MOETRACE_CACHE to a folder that can be written")
+            Failure::new(
+                code::NO_OUTPUT,
+                "E-CACHE",
+                what,
+                "set MOETRACE_CACHE to a folder that can be written",
+            )
         })
 }
 
@@ -232,9 +249,11 @@ fn model_facts(
 
 fn hash(path: &Path) -> Result<blake3::Hash, Failure> {
     let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher)).map_err(|error| {
-        let what = format!("cannot read {}: {error}", path.display());
-        Failure::new(code::IO, "E-MODEL", what, "check the file and its permissions")
-    })?;
+    std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher)).map_err(
+        |error| {
+            let what = format!("cannot read {}: {error}", path.display());
+            Failure::new(code::IO, "E-MODEL", what, "check the file and its permissions")
+        },
+    )?;
     Ok(hasher.finalize())
 }

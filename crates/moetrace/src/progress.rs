@@ -12,7 +12,7 @@ use moetrace_run::{Plan, RunEvent};
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows progress on standard error, or nothing when quiet.
-pub struct Progress {
+pub(crate) struct Progress {
     quiet: bool,
     bars: Option<MultiProgress>,
     open: BTreeMap<String, Counted>,
@@ -29,13 +29,13 @@ struct Counted {
 
 impl Progress {
     /// Bars if standard error is a terminal.
-    pub fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
         Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now() }
     }
 
     /// A line that stays.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         if self.quiet {
             return;
         }
@@ -46,10 +46,12 @@ impl Progress {
     }
 
     /// Reading and tokenising.
-    pub fn corpus(&mut self, event: CorpusEvent) {
+    pub(crate) fn corpus(&mut self, event: CorpusEvent) {
         let text = match event {
             CorpusEvent::Scanned { dataset, rows } => format!("{dataset}: {rows} rows read"),
-            CorpusEvent::Tokenized { dataset, done, of } => format!("{dataset}: {done} of {of} texts tokenised"),
+            CorpusEvent::Tokenized { dataset, done, of } => {
+                format!("{dataset}: {done} of {of} texts tokenised")
+            }
             _ => return,
         };
         self.now_and_then(&text);
@@ -63,13 +65,15 @@ impl Progress {
     }
 
     /// One bar for each data set of the plan.
-    pub fn plan(&mut self, plan: &Plan) {
+    pub(crate) fn plan(&mut self, plan: &Plan) {
         for dataset in &plan.corpus.datasets {
             let of = dataset.samples.len();
             let bar = self.bars.as_ref().map(|bars| {
                 let bar = bars.add(ProgressBar::new(of as u64));
                 // The template is a constant of ours; a broken one would show the default bar.
-                if let Ok(style) = ProgressStyle::with_template("{prefix:>16} {bar:24} {pos}/{len} {eta:>4} {msg}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{prefix:>16} {bar:24} {pos}/{len} {eta:>4} {msg}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_prefix(dataset.name.to_string());
@@ -81,7 +85,7 @@ impl Progress {
     }
 
     /// The run's own events.
-    pub fn run(&mut self, plan: &Plan, event: RunEvent<'_>) {
+    pub(crate) fn run(&mut self, event: RunEvent<'_>) {
         match event {
             RunEvent::Loading => self.line("loading the model"),
             RunEvent::Begin { dataset, .. } => {
@@ -91,13 +95,14 @@ impl Progress {
             }
             RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, samples, tokens, true),
             RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, 0, false),
-            RunEvent::Repairing { shard, why } => self.line(&format!("{}: doing it again: {why}", shard.name)),
+            RunEvent::Repairing { shard, why } => {
+                self.line(&format!("{}: doing it again: {why}", shard.name))
+            }
             RunEvent::Busy { shard, holder } => {
                 self.line(&format!("{}: being written by {holder}, left to it", shard.name));
             }
             _ => {}
         }
-        let _ = plan;
     }
 
     fn count(&mut self, dataset: &str, samples: usize, tokens: usize, live: bool) {

@@ -11,20 +11,23 @@ use crate::args::Cli;
 use crate::failure::Failure;
 
 /// The command line, and for `collect` and `plan` each setting with its source.
-pub struct Parsed {
+pub(crate) struct Parsed {
     /// What was asked for.
-    pub cli: Cli,
+    pub(crate) cli: Cli,
     /// Every setting of the command, by name.
-    pub settings: Vec<ResolvedSetting>,
+    pub(crate) settings: Vec<ResolvedSetting>,
 }
 
 /// Reads arguments, environment and the file that `--config` names.
-pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
+pub(crate) fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
     let matches = command().try_get_matches_from(&argv).map_err(Failure::from)?;
     let (name, sub) = matches.subcommand().map_or(("", &matches), |(n, m)| (n, m));
     let is_collect = matches!(name, "collect" | "plan");
     if !is_collect {
-        return Ok(Parsed { cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?, settings: Vec::new() });
+        return Ok(Parsed {
+            cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?,
+            settings: Vec::new(),
+        });
     }
     let Some(file) = sub.get_one::<std::path::PathBuf>("config").cloned() else {
         let settings = resolved(name, sub, &[], None);
@@ -44,9 +47,14 @@ fn command() -> clap::Command {
 }
 
 /// The file's keys as arguments, those given by flag or environment left out.
-fn file_arguments(file: &Path, name: &str, given: &ArgMatches) -> Result<(Vec<OsString>, Vec<String>), Failure> {
+fn file_arguments(
+    file: &Path,
+    name: &str,
+    given: &ArgMatches,
+) -> Result<(Vec<OsString>, Vec<String>), Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::config_file(file, &e.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Failure::config_file(file, &e.to_string()))?;
+    let table: toml::Table =
+        text.parse().map_err(|e: toml::de::Error| Failure::config_file(file, &e.to_string()))?;
     let root = command();
     let Some(sub) = root.find_subcommand(name) else { return Ok(Default::default()) };
     let (mut arguments, mut used) = (Vec::new(), Vec::new());
@@ -81,7 +89,12 @@ fn file_arguments(file: &Path, name: &str, given: &ArgMatches) -> Result<(Vec<Os
     Ok((arguments, used))
 }
 
-fn resolved(name: &str, matches: &ArgMatches, from_file: &[String], file: Option<&Path>) -> Vec<ResolvedSetting> {
+fn resolved(
+    name: &str,
+    matches: &ArgMatches,
+    from_file: &[String],
+    file: Option<&Path>,
+) -> Vec<ResolvedSetting> {
     let root = command();
     let Some(sub) = root.find_subcommand(name) else { return Vec::new() };
     let shown = |id: &str| !matches!(id, "help" | "quiet" | "json" | "fresh" | "repair" | "config");

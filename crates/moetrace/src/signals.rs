@@ -10,19 +10,23 @@ use crate::failure::code;
 
 /// Set from a signal handler.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// Whether to stop.
-    pub asked: Arc<AtomicBool>,
+    pub(crate) asked: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
 }
 
 impl Stop {
     /// Listens from now on.
-    pub fn install() -> std::io::Result<Self> {
+    pub(crate) fn install() -> std::io::Result<Self> {
         let stop = Self::default();
         for signal in [SIGINT, SIGTERM, SIGUSR1, SIGHUP] {
             // The order matters: the first signal finds `asked` unset and only sets it.
-            flag::register_conditional_shutdown(signal, i32::from(exit_code(signal)), Arc::clone(&stop.asked))?;
+            flag::register_conditional_shutdown(
+                signal,
+                i32::from(exit_code(signal)),
+                Arc::clone(&stop.asked),
+            )?;
             flag::register(signal, Arc::clone(&stop.asked))?;
             flag::register_usize(signal, Arc::clone(&stop.signal), signal as usize)?;
         }
@@ -30,7 +34,7 @@ impl Stop {
     }
 
     /// The exit code of the signal that came.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         exit_code(self.signal.load(Ordering::Relaxed) as i32)
     }
 }

@@ -10,7 +10,8 @@ use super::{House, read_toml};
 /// Compares fixtures/MANIFEST.toml with the files below fixtures/, generators aside.
 pub(super) fn check(house: &House) -> Result<Vec<String>> {
     let manifest = read_toml(&house.root.join("fixtures/MANIFEST.toml"))?;
-    let listed = manifest.get("file").and_then(|f| f.as_array()).context("no [[file]] in fixtures/MANIFEST.toml")?;
+    let listed =
+        manifest.get("file").and_then(|f| f.as_array()).context("no [[file]] in fixtures/MANIFEST.toml")?;
     let mut wrong = Vec::new();
     let mut names = BTreeSet::new();
     for entry in listed {

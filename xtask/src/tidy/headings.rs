@@ -34,7 +34,8 @@ pub(super) fn check(house: &House) -> Result<Vec<String>> {
         .get("workspace")
         .and_then(|w| w.get("package")?.get("version")?.as_str())
         .context("no workspace version")?;
-    let changelog = std::fs::read_to_string(house.root.join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
+    let changelog =
+        std::fs::read_to_string(house.root.join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
     if !changelog.contains(&format!("\n## {version}")) && !changelog.contains("\n## Unreleased") {
         wrong.push(format!("CHANGELOG.md has neither '## {version}' nor '## Unreleased'"));
     }

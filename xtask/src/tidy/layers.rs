@@ -48,7 +48,9 @@ pub(super) fn check_reuse(_: &House) -> Result<Vec<String>> {
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
     let mut wrong: Vec<String> = names
         .filter(|name| {
-            NOT_IN_MODEL.iter().any(|bad| name == bad || name.strip_prefix(bad).is_some_and(|r| r.starts_with('-')))
+            NOT_IN_MODEL
+                .iter()
+                .any(|bad| name == bad || name.strip_prefix(bad).is_some_and(|r| r.starts_with('-')))
         })
         .map(|name| format!("moetrace-model compiles {name}"))
         .collect();

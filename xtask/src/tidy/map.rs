@@ -8,7 +8,8 @@ use super::House;
 
 /// Compares the paths in the section "Code map" with the modules at the top of every crate.
 pub(super) fn check(house: &House) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(house.root.join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
+    let text =
+        std::fs::read_to_string(house.root.join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
     let section = text.split("\n## ").find(|s| s.starts_with("Code map")).context("no section 'Code map'")?;
     // Every `path` in backticks that begins with a member's folder.
     let named: BTreeSet<&str> = section
@@ -31,7 +32,9 @@ pub(super) fn check(house: &House) -> Result<Vec<String>> {
             if ["/lib", "/main"].iter().any(|root| stem.ends_with(root)) {
                 continue;
             }
-            if !named.iter().any(|n| n.trim_end_matches('/').strip_suffix(".rs").unwrap_or(n.trim_end_matches('/')) == stem) {
+            if !named.iter().any(|n| {
+                n.trim_end_matches('/').strip_suffix(".rs").unwrap_or(n.trim_end_matches('/')) == stem
+            }) {
                 wrong.push(format!("the code map does not name {relative}"));
             }
         }

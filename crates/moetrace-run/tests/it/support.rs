@@ -19,24 +19,24 @@ use moetrace_run::{
 };
 use moetrace_trace::TraceColumns;
 
-pub const HIDDEN: usize = 3;
+pub(crate) const HIDDEN: usize = 3;
 
-pub fn geometry() -> RoutingGeometry {
+pub(crate) fn geometry() -> RoutingGeometry {
     RoutingGeometry::new(8, 2, HIDDEN, vec![LayerIndex(1), LayerIndex(2)]).unwrap()
 }
 
 /// Routes every token by a hash of its id and position: no result depends on the pass it is in.
-pub struct Arithmetic {
-    pub geometry: RoutingGeometry,
+pub(crate) struct Arithmetic {
+    pub(crate) geometry: RoutingGeometry,
     /// Token at which the router breaks down.
-    pub poison: Option<u32>,
+    pub(crate) poison: Option<u32>,
     /// Set after so many passes, as a signal would.
-    pub stop_after: Option<(usize, Arc<AtomicBool>)>,
+    pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
     passes: usize,
 }
 
 impl Arithmetic {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { geometry: geometry(), poison: None, stop_after: None, passes: 0 }
     }
 }
@@ -92,7 +92,7 @@ impl Engine for Arithmetic {
 }
 
 /// Two data sets of token ids: 9 samples of 5 to 13 tokens, and 4 of 30.
-pub fn sources(dir: &Path) -> Vec<SourceSpec> {
+pub(crate) fn sources(dir: &Path) -> Vec<SourceSpec> {
     let write = |name: &str, lengths: &[u32]| {
         let mut text = String::new();
         for (row, &n) in lengths.iter().enumerate() {
@@ -109,7 +109,7 @@ pub fn sources(dir: &Path) -> Vec<SourceSpec> {
     vec![spec("alpha", a), spec("beta", b)]
 }
 
-pub fn content() -> ContentSettings {
+pub(crate) fn content() -> ContentSettings {
     ContentSettings {
         traces: 100,
         max_length: 64,
@@ -122,7 +122,7 @@ pub fn content() -> ContentSettings {
     }
 }
 
-pub fn plan(dir: &Path, content: ContentSettings) -> Plan {
+pub(crate) fn plan(dir: &Path, content: ContentSettings) -> Plan {
     let settings = CorpusSettings {
         traces: content.traces,
         max_length: content.max_length,
@@ -146,14 +146,14 @@ pub fn plan(dir: &Path, content: ContentSettings) -> Plan {
 }
 
 /// One call of `collect`, with everything that a test may change.
-pub struct Call<'a> {
-    pub fs: &'a dyn Fs,
-    pub engine: Arithmetic,
-    pub tokens_per_pass: usize,
-    pub threads: usize,
-    pub range: Option<ShardRange>,
-    pub repair: bool,
-    pub stop: Arc<AtomicBool>,
+pub(crate) struct Call<'a> {
+    pub(crate) fs: &'a dyn Fs,
+    pub(crate) engine: Arithmetic,
+    pub(crate) tokens_per_pass: usize,
+    pub(crate) threads: usize,
+    pub(crate) range: Option<ShardRange>,
+    pub(crate) repair: bool,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Default for Call<'_> {
@@ -171,7 +171,7 @@ impl Default for Call<'_> {
 }
 
 impl Call<'_> {
-    pub fn collect(self, out: &Path, plan: &Plan) -> Result<Outcome, RunError> {
+    pub(crate) fn collect(self, out: &Path, plan: &Plan) -> Result<Outcome, RunError> {
         let folder = RunFolder::new(out);
         let execution =
             Execution { tokens_per_pass: self.tokens_per_pass, threads: self.threads, device: "cpu".into() };
@@ -193,7 +193,7 @@ impl Call<'_> {
 }
 
 /// Every file of a run by its path, but for locks and commit records (which say how they were carried out).
-pub fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![run.to_owned()];
     while let Some(dir) = open.pop() {
@@ -214,7 +214,7 @@ pub fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Says which files differ, without printing their bytes.
-pub fn assert_same(found: &Path, expected: &Path) {
+pub(crate) fn assert_same(found: &Path, expected: &Path) {
     let (found, expected) = (files(found), files(expected));
     let names = |m: &BTreeMap<PathBuf, Vec<u8>>| m.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&found), names(&expected));
@@ -226,7 +226,7 @@ pub fn assert_same(found: &Path, expected: &Path) {
 
 /// What happens from the n-th call on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The process is gone: this call and every later one fails.
     Crash,
     /// This call alone fails, for want of space.
@@ -234,14 +234,14 @@ pub enum Fault {
 }
 
 /// The real disk until the n-th call.
-pub struct FaultyFs {
-    pub at: usize,
-    pub fault: Fault,
-    pub calls: Arc<AtomicUsize>,
+pub(crate) struct FaultyFs {
+    pub(crate) at: usize,
+    pub(crate) fault: Fault,
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl FaultyFs {
-    pub fn new(at: usize, fault: Fault) -> Self {
+    pub(crate) fn new(at: usize, fault: Fault) -> Self {
         Self { at, fault, calls: Arc::default() }
     }
 

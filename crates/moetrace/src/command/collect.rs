@@ -12,7 +12,7 @@ use crate::show;
 use crate::signals::Stop;
 
 /// Collects, shows progress, and prints the summary.
-pub fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
     let stop = Stop::install().map_err(|error| {
         Failure::new(code::OTHER, "E-SIGNAL", format!("cannot listen to signals: {error}"), "run it again")
     })?;

@@ -10,7 +10,7 @@ use crate::output;
 use crate::show;
 
 /// Looks at what the path holds and prints it.
-pub fn inspect(args: &InspectArgs) -> Result<u8, Failure> {
+pub(crate) fn inspect(args: &InspectArgs) -> Result<u8, Failure> {
     let folder = RunFolder::new(&args.path);
     if folder.has_manifest() {
         let manifest = folder.manifest()?;
@@ -32,8 +32,13 @@ fn inspect_run(args: &InspectArgs, folder: &RunFolder, manifest: &Manifest) -> R
             break;
         }
     }
-    let rows = first.as_ref().map(|path| moetrace_trace::read_rows(path, args.rows)).transpose()?.unwrap_or_default();
-    let columns = first.as_ref().map(|path| moetrace_trace::read_columns(path)).transpose()?.unwrap_or_default();
+    let rows = first
+        .as_ref()
+        .map(|path| moetrace_trace::read_rows(path, args.rows))
+        .transpose()?
+        .unwrap_or_default();
+    let columns =
+        first.as_ref().map(|path| moetrace_trace::read_columns(path)).transpose()?.unwrap_or_default();
     if args.json {
         output::print_json(&json!({ "manifest": manifest, "columns": columns, "rows": rows }))?;
         return Ok(0);
@@ -55,7 +60,7 @@ fn inspect_checkpoint(args: &InspectArgs) -> Result<u8, Failure> {
     if args.json {
         let tensors: Vec<_> = checkpoint
             .tensors()
-            .map(|t| json!({ "name": t.name, "type": t.storage.to_string(), "shape": t.shape, "bytes": t.bytes }))
+            .map(|t| json!({ "name": t.name, "type": show::storage(t.storage), "shape": t.shape, "bytes": t.bytes }))
             .collect();
         output::print_json(&json!({
             "family": config.family().to_string(),

@@ -9,7 +9,7 @@ use crate::output;
 use crate::show;
 
 /// Replays every committed shard and prints the report.
-pub fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
+pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
     let folder = RunFolder::new(&args.run);
     let manifest = folder.manifest()?;
     let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);

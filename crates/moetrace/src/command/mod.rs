@@ -8,17 +8,17 @@ mod status;
 
 use clap::CommandFactory as _;
 
-pub use collect::collect;
-pub use inspect::inspect;
-pub use metrics::metrics;
-pub use plan::plan;
-pub use status::status;
+pub(crate) use collect::collect;
+pub(crate) use inspect::inspect;
+pub(crate) use metrics::metrics;
+pub(crate) use plan::plan;
+pub(crate) use status::status;
 
 use crate::failure::Failure;
 use crate::output;
 
 /// Prints a completion script.
-pub fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut crate::args::Cli::command(), "moetrace", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::show;
 
 /// Prints settings, shards, tokens, memory and bytes.
-pub fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
     let mut progress = Progress::new(args.quiet || args.json);
     let prepared = Prepared::new(args, settings, &mut progress)?;
     let committed = |shard: &Shard| prepared.folder.commit(&shard.name).ok().flatten().is_some();

@@ -8,7 +8,7 @@ use crate::output;
 use crate::show;
 
 /// Prints each shard's state; exits with 0 whatever it is.
-pub fn status(args: &RunArgs) -> Result<u8, Failure> {
+pub(crate) fn status(args: &RunArgs) -> Result<u8, Failure> {
     let folder = RunFolder::new(&args.run);
     let manifest = folder.manifest()?;
     let status = moetrace_run::status(&folder, &manifest)?;

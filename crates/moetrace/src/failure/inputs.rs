@@ -4,16 +4,16 @@ use moetrace_corpus::CorpusError;
 use moetrace_model::ModelError;
 use moetrace_trace::TraceError;
 
-use super::{Failure, code, io_cause, io_code, io_failure};
+use super::{Failure, code, io_cause, io_code, io_failure, told};
 
 impl From<TraceError> for Failure {
     fn from(error: TraceError) -> Self {
         match io_cause(&error) {
-            Some(io) => io_failure(io, "cannot write", error.to_string()),
+            Some(io) => io_failure(io, "cannot write", told(&error)),
             None => Self::new(
                 code::BAD_INPUT,
                 "E-TRACE",
-                error.to_string(),
+                told(&error),
                 "'moetrace status RUN' shows each shard; collect with --repair does damaged ones again",
             ),
         }
@@ -22,7 +22,7 @@ impl From<TraceError> for Failure {
 
 impl From<CorpusError> for Failure {
     fn from(error: CorpusError) -> Self {
-        let what = error.to_string();
+        let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
         match &error {
             CorpusError::SourceName { .. }
@@ -42,21 +42,25 @@ impl From<CorpusError> for Failure {
             CorpusError::Row { .. } => {
                 new(code::BAD_INPUT, "E-ROW", "without --strict such rows are counted, reported and skipped")
             }
-            CorpusError::NothingUsable { .. } | CorpusError::NoFiles { .. } => new(
-                code::BAD_INPUT,
-                "E-EMPTY",
-                "check the path, or lower --min-chars if the texts are short",
-            ),
+            CorpusError::NothingUsable { .. } | CorpusError::NoFiles { .. } => {
+                new(code::BAD_INPUT, "E-EMPTY", "check the path, or lower --min-chars if the texts are short")
+            }
             CorpusError::NoTokenizer { .. } => {
                 new(code::BAD_INPUT, "E-TOKENIZER", "put the model's tokenizer.json beside its config.json")
             }
-            CorpusError::Tokenizer { .. } | CorpusError::TokenizerSize { .. } | CorpusError::UnknownBos { .. } => {
-                new(code::BAD_INPUT, "E-TOKENIZER", "fetch tokenizer.json and tokenizer_config.json of the model again")
-            }
+            CorpusError::Tokenizer { .. }
+            | CorpusError::TokenizerSize { .. }
+            | CorpusError::UnknownBos { .. } => new(
+                code::BAD_INPUT,
+                "E-TOKENIZER",
+                "fetch tokenizer.json and tokenizer_config.json of the model again",
+            ),
             CorpusError::Damaged { .. } => new(code::BAD_INPUT, "E-DATA", "fetch or write the file again"),
-            CorpusError::Changed { .. } => {
-                new(code::LATER, "E-CHANGED", "let whoever writes the file finish, then run the same command again")
-            }
+            CorpusError::Changed { .. } => new(
+                code::LATER,
+                "E-CHANGED",
+                "let whoever writes the file finish, then run the same command again",
+            ),
             _ => new(code::BAD_INPUT, "E-DATA", "docs/data-sets.md lists the forms that can be read"),
         }
     }
@@ -64,22 +68,28 @@ impl From<CorpusError> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        let what = error.to_string();
+        let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
         match &error {
             ModelError::Sink(sink) => match io_cause(sink.inner()) {
                 Some(io) => io_failure(io, "cannot write", what),
-                None => new(code::OTHER, "E-RUN", "nothing committed was changed; run the same command again"),
+                None => {
+                    new(code::OTHER, "E-RUN", "nothing committed was changed; run the same command again")
+                }
             },
             ModelError::Io { source, .. } => new(
                 io_code(source, true),
                 "E-MODEL",
                 "name a folder with config.json and *.safetensors: --model DIR",
             ),
-            ModelError::NoWeights { .. } => {
-                new(code::NO_INPUT, "E-MODEL", "name a folder with config.json and *.safetensors: --model DIR")
+            ModelError::NoWeights { .. } => new(
+                code::NO_INPUT,
+                "E-MODEL",
+                "name a folder with config.json and *.safetensors: --model DIR",
+            ),
+            ModelError::Pickle { .. } => {
+                new(code::BAD_INPUT, "E-PICKLE", "use a revision with *.safetensors")
             }
-            ModelError::Pickle { .. } => new(code::BAD_INPUT, "E-PICKLE", "use a revision with *.safetensors"),
             ModelError::Truncated { .. } => {
                 new(code::BAD_INPUT, "E-TRUNC", "the download is incomplete; fetch the file again")
             }
@@ -87,13 +97,19 @@ impl From<ModelError> for Failure {
             | ModelError::Unsupported { .. }
             | ModelError::MissingField { .. }
             | ModelError::FieldRange { .. }
-            | ModelError::TooLarge { .. } => {
-                new(code::BAD_INPUT, "E-CONFIG", "docs/models.md lists the families and what of them is supported")
+            | ModelError::TooLarge { .. } => new(
+                code::BAD_INPUT,
+                "E-CONFIG",
+                "docs/models.md lists the families and what of them is supported",
+            ),
+            ModelError::Threads { .. } => {
+                new(code::USAGE, "E-SETTING", "see --threads in 'moetrace collect --help'")
             }
-            ModelError::Threads { .. } => new(code::USAGE, "E-SETTING", "see --threads in 'moetrace collect --help'"),
-            ModelError::NotFinite { .. } | ModelError::LossNotFinite { .. } => {
-                new(code::BAD_INPUT, "E-NAN", "the checkpoint may be damaged; --precision f32 rules out overflow")
-            }
+            ModelError::NotFinite { .. } | ModelError::LossNotFinite { .. } => new(
+                code::BAD_INPUT,
+                "E-NAN",
+                "the checkpoint may be damaged; --precision f32 rules out overflow",
+            ),
             ModelError::TokenRange { .. } => {
                 new(code::BAD_INPUT, "E-TOKENS", "the tokenizer or the input_ids belong to another model")
             }

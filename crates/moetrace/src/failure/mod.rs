@@ -9,58 +9,63 @@ use moetrace_run::RunError;
 mod inputs;
 
 /// Exit codes; documented in docs/messages.md and stable.
-pub mod code {
+pub(crate) mod code {
     /// Anything without a code of its own.
-    pub const OTHER: u8 = 1;
+    pub(crate) const OTHER: u8 = 1;
     /// The command line is wrong.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
     /// Data or model are bad; trying again will not help.
-    pub const BAD_INPUT: u8 = 65;
+    pub(crate) const BAD_INPUT: u8 = 65;
     /// An input is not there.
-    pub const NO_INPUT: u8 = 66;
+    pub(crate) const NO_INPUT: u8 = 66;
     /// A bug of moetrace.
-    pub const INTERNAL: u8 = 70;
+    pub(crate) const INTERNAL: u8 = 70;
     /// The output cannot be created.
-    pub const NO_OUTPUT: u8 = 73;
+    pub(crate) const NO_OUTPUT: u8 = 73;
     /// Reading or writing failed, a full disk included.
-    pub const IO: u8 = 74;
+    pub(crate) const IO: u8 = 74;
     /// Try again later.
-    pub const LATER: u8 = 75;
+    pub(crate) const LATER: u8 = 75;
     /// Permission denied.
-    pub const PERMISSION: u8 = 77;
+    pub(crate) const PERMISSION: u8 = 77;
     /// The run folder belongs to other settings, or a configuration file is wrong.
-    pub const CONFIG: u8 = 78;
+    pub(crate) const CONFIG: u8 = 78;
 }
 
 /// A failure as it is shown and as it ends the process.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Exit code.
-    pub exit: u8,
+    pub(crate) exit: u8,
     /// Stable short name, `E-…`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What happened.
-    pub what: String,
+    pub(crate) what: String,
     /// What to type or do next.
-    pub help: Option<String>,
+    pub(crate) help: Option<String>,
     /// clap's own message, printed as it stands.
-    pub usage: Option<clap::Error>,
+    pub(crate) usage: Option<clap::Error>,
 }
 
 impl Failure {
     /// A failure with what to do next.
-    pub fn new(exit: u8, name: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        exit: u8,
+        name: &'static str,
+        what: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         Self { exit, name, what: what.into(), help: Some(help.into()), usage: None }
     }
 
     /// A configuration file that cannot be used.
-    pub fn config_file(file: &Path, why: &str) -> Self {
+    pub(crate) fn config_file(file: &Path, why: &str) -> Self {
         let help = "keys are the long flags of 'moetrace collect --help', such as max-length = 256";
         Self::new(code::CONFIG, "E-CONFIG-FILE", format!("{}: {}", file.display(), why.trim_end()), help)
     }
 
     /// A key that no flag has.
-    pub fn config_key(file: &Path, key: &str, command: &clap::Command) -> Self {
+    pub(crate) fn config_key(file: &Path, key: &str, command: &clap::Command) -> Self {
         let known: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         let what = format!("{}: unknown key {key:?}", file.display());
         Self::new(code::CONFIG, "E-CONFIG-FILE", what, format!("known keys: {}", known.join(", ")))
@@ -98,7 +103,7 @@ fn io_code(error: &io::Error, input: bool) -> u8 {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        let what = error.to_string();
+        let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
         match error {
             RunError::Corpus(error) => error.into(),
@@ -108,23 +113,39 @@ impl From<RunError> for Failure {
             RunError::NotARun { .. } => {
                 new(code::NO_INPUT, "E-NORUN", "name a folder that 'moetrace collect --out RUN' made")
             }
-            RunError::ForeignFolder { .. } => {
-                new(code::NO_OUTPUT, "E-FOREIGN", "name another folder with --out; moetrace writes into no folder of others")
+            RunError::ForeignFolder { .. } => new(
+                code::NO_OUTPUT,
+                "E-FOREIGN",
+                "name another folder with --out; moetrace writes into no folder of others",
+            ),
+            RunError::Damaged { .. } => new(
+                code::BAD_INPUT,
+                "E-DAMAGED",
+                "run the same collect with --repair, or with --fresh to start over",
+            ),
+            RunError::Hash { .. } | RunError::Size { .. } | RunError::Rows { .. } => new(
+                code::BAD_INPUT,
+                "E-HASH",
+                "the same collect with --repair does only the damaged shards again",
+            ),
+            RunError::OtherSettings { .. } => new(
+                code::CONFIG,
+                "E-MANIFEST",
+                "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)",
+            ),
+            RunError::ShardRange { .. } => {
+                new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards")
             }
-            RunError::Damaged { .. } => new(code::BAD_INPUT, "E-DAMAGED", "run the same collect with --repair, or with --fresh to start over"),
-            RunError::Hash { .. } | RunError::Size { .. } | RunError::Rows { .. } => {
-                new(code::BAD_INPUT, "E-HASH", "the same collect with --repair does only the damaged shards again")
-            }
-            RunError::OtherSettings { .. } => {
-                new(code::CONFIG, "E-MANIFEST", "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)")
-            }
-            RunError::ShardRange { .. } => new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards"),
-            RunError::Locked { .. } => {
-                new(code::LATER, "E-LOCKED", "wait for it, then run the same command again; 'moetrace status RUN' shows each shard")
-            }
-            RunError::NotFinite { .. } => {
-                new(code::BAD_INPUT, "E-NAN", "the checkpoint may be damaged; --precision f32 rules out overflow")
-            }
+            RunError::Locked { .. } => new(
+                code::LATER,
+                "E-LOCKED",
+                "wait for it, then run the same command again; 'moetrace status RUN' shows each shard",
+            ),
+            RunError::NotFinite { .. } => new(
+                code::BAD_INPUT,
+                "E-NAN",
+                "the checkpoint may be damaged; --precision f32 rules out overflow",
+            ),
             _ => new(code::OTHER, "E-RUN", "nothing committed was changed; run the same command again"),
         }
     }
@@ -141,6 +162,20 @@ fn io_failure(source: &io::Error, action: &str, what: String) -> Failure {
         other => other,
     };
     Failure::new(exit, "E-IO", what, "committed shards are safe; run the same command again once it works")
+}
+
+/// An error with its causes, those left out that it has said already.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The I/O error that caused another, however deep.

@@ -7,10 +7,10 @@ mod run;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-pub use checkpoint::checkpoint;
-pub use plan::{Estimate, plan, settings};
-pub use report::{layers, summary};
-pub use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
+pub(crate) use checkpoint::{checkpoint, storage};
+pub(crate) use plan::{Estimate, plan, settings};
+pub(crate) use report::{layers, summary};
+pub(crate) use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
 
 /// A table without ruled lines; columns from the second on are numbers, to the right.
 fn table(header: &[&str]) -> Table {

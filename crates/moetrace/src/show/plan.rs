@@ -18,18 +18,18 @@ const ROW_BYTES: f64 = 2.5;
 
 /// Memory and disk that a run would take.
 #[derive(Debug, Clone, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// Weights in memory.
-    pub weight_bytes: u64,
+    pub(crate) weight_bytes: u64,
     /// Activations of one pass.
-    pub activation_bytes: u64,
+    pub(crate) activation_bytes: u64,
     /// Parquet files.
-    pub output_bytes: u64,
+    pub(crate) output_bytes: u64,
 }
 
 impl Estimate {
     /// Estimates from shapes alone; nothing is loaded.
-    pub fn new(prepared: &Prepared) -> Self {
+    pub(crate) fn new(prepared: &Prepared) -> Self {
         let plan = &prepared.plan;
         let lengths = plan.corpus.datasets.iter().flat_map(|d| d.samples.iter().map(|s| s.tokens.len()));
         let longest = lengths.max().unwrap_or(0);
@@ -50,7 +50,7 @@ impl Estimate {
 }
 
 /// Every setting, its value and where it came from.
-pub fn settings(settings: &[ResolvedSetting]) -> String {
+pub(crate) fn settings(settings: &[ResolvedSetting]) -> String {
     let mut out = String::from("settings\n");
     let width = settings.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for s in settings {
@@ -61,7 +61,7 @@ pub fn settings(settings: &[ResolvedSetting]) -> String {
 }
 
 /// Data sets, shards, memory and bytes.
-pub fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -> String {
+pub(crate) fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -> String {
     let plan = &prepared.plan;
     let mut table = table(&["data set", "rows", "usable", "asked for", "texts", "tokens", "cut", "shards"]);
     for (i, d) in plan.dataset_facts().iter().enumerate() {

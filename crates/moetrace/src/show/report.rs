@@ -7,10 +7,21 @@ use moetrace_metrics::{MetricsReport, Spread};
 use super::{table, thousands};
 
 /// One line per layer.
-pub fn layers(report: &MetricsReport) -> String {
+pub(crate) fn layers(report: &MetricsReport) -> String {
     let header = [
-        "layer", "experts used", "load entropy", "gate entropy", "chosen entropy", "effective", "pairs", "MaxVio", "CV",
-        "Gini", "ties", "I(expert; data set)", "null 95 %",
+        "layer",
+        "experts used",
+        "load entropy",
+        "gate entropy",
+        "chosen entropy",
+        "effective",
+        "pairs",
+        "MaxVio",
+        "CV",
+        "Gini",
+        "ties",
+        "I(expert; data set)",
+        "null 95 %",
     ];
     let mut table = table(&header);
     for l in &report.layers {
@@ -37,7 +48,7 @@ pub fn layers(report: &MetricsReport) -> String {
 }
 
 /// The guide's block, per layer and overall.
-pub fn summary(report: &MetricsReport) -> String {
+pub(crate) fn summary(report: &MetricsReport) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = write_summary(&mut out, report);
@@ -59,7 +70,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
             100.0 * o.coverage,
             100.0 * o.layer_coverage.min,
             100.0 * o.layer_coverage.max,
-            g.coverage,
+            g.active_experts,
         ),
     )?;
     line(
@@ -81,7 +92,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
             "load {}, gate {} of at most {bits:.2} bits; ids merged over layers {:.2}",
             spread(&o.load_entropy_bits),
             spread(&o.gate_entropy_bits),
-            g.load_entropy_bits,
+            g.entropy_bits,
         ),
     )?;
     line(out, "balance", format!("MaxVio {}, Gini {}", spread(&o.max_vio), spread(&o.gini)))?;

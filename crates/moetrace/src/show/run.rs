@@ -12,7 +12,7 @@ use super::{bytes, table, thousands};
 use crate::prepare::Prepared;
 
 /// What is about to run, in two lines.
-pub fn heading(prepared: &Prepared) -> String {
+pub(crate) fn heading(prepared: &Prepared) -> String {
     let plan = &prepared.plan;
     let (m, g) = (&plan.model, &plan.geometry);
     format!(
@@ -34,7 +34,7 @@ pub fn heading(prepared: &Prepared) -> String {
 }
 
 /// What did not become a sample, and why; empty if everything did.
-pub fn left_out(corpus: &CorpusPlan) -> Vec<String> {
+pub(crate) fn left_out(corpus: &CorpusPlan) -> Vec<String> {
     let mut lines = Vec::new();
     for d in &corpus.datasets {
         if !d.skipped.is_empty() {
@@ -52,7 +52,7 @@ pub fn left_out(corpus: &CorpusPlan) -> Vec<String> {
 }
 
 /// The end of a collect as JSON.
-pub fn collected(out: &str, outcome: &Outcome, report: &MetricsReport) -> serde_json::Value {
+pub(crate) fn collected(out: &str, outcome: &Outcome, report: &MetricsReport) -> serde_json::Value {
     json!({
         "out": out,
         "shards": outcome.shards,
@@ -65,7 +65,7 @@ pub fn collected(out: &str, outcome: &Outcome, report: &MetricsReport) -> serde_
 }
 
 /// The end of a collect, and what to type next.
-pub fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> String {
+pub(crate) fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> String {
     let what = if some { "the chosen shards" } else { "the run" };
     let mut text = format!(
         "\n{} of {} shards committed, {} written now; {what}: {} in {out}\n",
@@ -86,7 +86,7 @@ fn quoted(path: &str) -> String {
 }
 
 /// Each shard's state.
-pub fn status(run: &str, status: &Status) -> String {
+pub(crate) fn status(run: &str, status: &Status) -> String {
     let mut table = table(&["shard", "tokens", "state"]);
     for (name, tokens, state) in &status.shards {
         let state = match state {
@@ -108,7 +108,7 @@ pub fn status(run: &str, status: &Status) -> String {
 }
 
 /// Where a run came from.
-pub fn provenance(manifest: &Manifest) -> String {
+pub(crate) fn provenance(manifest: &Manifest) -> String {
     let m = &manifest.model;
     let mut out = String::new();
     let _ = writeln!(out, "model      {} ({}){}", m.name, m.family, revision(m.revision.as_deref()));
@@ -119,7 +119,13 @@ pub fn provenance(manifest: &Manifest) -> String {
         (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => "none".into(),
     };
-    let _ = writeln!(out, "routing    {} of {} experts in {} layers ({layers})", g.chosen, g.experts, g.layers.len());
+    let _ = writeln!(
+        out,
+        "routing    {} of {} experts in {} layers ({layers})",
+        g.chosen,
+        g.experts,
+        g.layers.len()
+    );
     let _ = writeln!(out, "plan       {} (moetrace {})", manifest.plan_hash, manifest.moetrace);
     let mut table = table(&["data set", "texts", "tokens", "cut", "files"]);
     for d in &manifest.datasets {
@@ -139,7 +145,7 @@ fn revision(revision: Option<&str>) -> String {
 }
 
 /// The first rows of a shard: one line per token, its experts and weights in the first and last layer.
-pub fn rows(rows: &[TokenRow]) -> String {
+pub(crate) fn rows(rows: &[TokenRow]) -> String {
     let mut table = table(&["sample", "position", "token id", "layer", "experts", "weights", "margin"]);
     for row in rows {
         for (at, layer) in row.layers.iter().enumerate() {
