@@ -1,4 +1,23 @@
 //! The CPU engine: the definition of what a pass computes.
+//!
+//! In bf16 every product is an f32 product of bf16 values (candle has no bf16 product on the CPU), and values are
+//! rounded to bf16, to nearest even, at these points:
+//!
+//! | point | what is rounded |
+//! |---|---|
+//! | weights | every tensor, once, when it is loaded |
+//! | norm | x / rms before the weight is multiplied in, and again after it |
+//! | q, k, v | after the bias |
+//! | rotary | cosines and sines; then the rotated value, once |
+//! | softmax | attention probabilities; scores before them stay f32 |
+//! | o | the mixed values, which are its operand, and its result |
+//! | router | logits; the scores too in `DeepSeek`'s gate; the weights; the shared expert's gate. Under `RouterDtype::F32` none of the first three |
+//! | gate*up | silu(gate) * up, once |
+//! | expert output | the result of each down projection |
+//! | combine | the f32 sum of weighted experts, by ascending id, and the shared block, once |
+//! | residual | each sum of the stream and a block |
+//!
+//! Logits of the language-model head and losses stay f32.
 
 mod attention;
 mod experts;

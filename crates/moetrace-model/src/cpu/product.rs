@@ -193,3 +193,56 @@ fn contiguous<'a>(values: &'a [f32], layout: &Layout) -> candle_core::Result<&'a
         layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "padded-linear" })?;
     Ok(&values[start..end])
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn matrix(rows: usize, columns: usize) -> Tensor {
+        let values: Vec<f32> =
+            (0..rows * columns).map(|i| ((i * 7919 + 13) % 1009) as f32 / 505.0 - 1.0).collect();
+        Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    fn bits(tensor: &Tensor) -> Vec<u32> {
+        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_whatever_rows_stand_beside_it() {
+        for (n, k) in [(1, 600), (2, 40), (3, 600), (4, 1), (16, 2), (16, 3), (64, 33), (65, 1100), (300, 64)]
+        {
+            let x = matrix(150, k);
+            let (w, turned) = (matrix(n, k), matrix(k, n));
+            let both = |x: &Tensor, threads| {
+                (bits(&linear(x, &w, threads).unwrap()), bits(&turned_linear(x, &turned, threads).unwrap()))
+            };
+            let whole = both(&x, 1);
+            for m in [1, 2, 5, 15, 16, 17, 63, 64, 65, 66, 128, 129] {
+                let part = both(&x.narrow(0, 0, m).unwrap(), 2);
+                assert!(part.0[..] == whole.0[..m * n], "{m} rows, N = {n}, K = {k}");
+                assert!(part.1[..] == whole.1[..m * n], "{m} rows, N = {n}, K = {k}, turned");
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_sums_in_double_precision() {
+        for (m, n, k) in [(1, 1, 1), (3, 2, 2), (70, 5, 513)] {
+            let (x, w) = (matrix(m, k), matrix(n, k));
+            let found = linear(&x, &w, 1).unwrap().to_vec2::<f32>().unwrap();
+            let turned = turned_linear(&x, &w.t().unwrap().contiguous().unwrap(), 1).unwrap();
+            let turned = turned.to_vec2::<f32>().unwrap();
+            let (x, w) = (x.to_vec2::<f32>().unwrap(), w.to_vec2::<f32>().unwrap());
+            for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+                let products = x[row].iter().zip(&w[column]).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let expected: f64 = products.sum();
+                // 513 sums of numbers of size 1 in f32.
+                assert!((f64::from(found[row][column]) - expected).abs() < 1e-4);
+                assert!((f64::from(turned[row][column]) - expected).abs() < 1e-4);
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod bf16;
 mod checkpoints;
 mod configs;
 mod losses;
+mod naive;
 mod parity;
 mod recorder;
 mod synthetic;
