@@ -1,5 +1,4 @@
 //! A whole collect of the model and texts that come with moetrace; one element is one token.
-#![expect(missing_docs, reason = "criterion's macro makes the entry point")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -82,7 +81,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
                 stop: &AtomicBool::new(false),
             };
             let mut load = || Ok(Box::new(CpuEngine::load(&checkpoint, &settings)?) as Box<dyn Engine>);
-            Ok(collect_run(run, &mut load, &mut |_| {})?.committed)
+            Ok(collect_run(&run, &mut load, &mut |_| {})?.committed)
         });
     });
     group.finish();

@@ -1,5 +1,4 @@
 //! Reading, sampling and tokenising with the embedded model's tokenizer; one element is one byte of source.
-#![expect(missing_docs, reason = "criterion's macro makes the entry point")]
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! Counting at DeepSeek geometry; one element is one token.
-#![expect(missing_docs, reason = "criterion's macro makes the entry point")]
 
 use anyhow::Result;
 use benches::{Recorded, deepseek_geometry};

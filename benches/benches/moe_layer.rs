@@ -1,9 +1,8 @@
 //! The CPU engine on a model of some 100 million parameters with 32 experts; one element is one token.
-#![expect(missing_docs, reason = "criterion's macro makes the entry point")]
 
 use anyhow::Result;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use moetrace_model::synthetic::write_checkpoint;
+use moetrace_model::synthetic::{SyntheticSettings, write_checkpoint};
 use moetrace_model::{
     Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, Precision, RouterDtype,
 };
@@ -54,7 +53,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
         "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 4096,
         "tie_word_embeddings": false, "attention_bias": false, "torch_dtype": "float32",
     });
-    write_checkpoint(dir.path(), &config, 5)?;
+    write_checkpoint(dir.path(), &config, &SyntheticSettings { seed: 5, ..SyntheticSettings::default() })?;
     let checkpoint = Checkpoint::open(dir.path(), &CheckpointSettings { mmap: true })?;
     let batch = batch()?;
     let mut group = criterion.benchmark_group("moe_layer");

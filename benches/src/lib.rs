@@ -3,6 +3,7 @@
 //! Holds: a generator for each; benches/ has one bench per stage of the flow.
 //! Not here: measurements of single functions; those belong beside the code they measure.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
@@ -19,13 +20,13 @@ pub fn deepseek_geometry() -> Result<RoutingGeometry> {
     Ok(RoutingGeometry::new(64, 6, 2048, (1..28).map(LayerIndex).collect())?)
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
+/// `SplitMix64` (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -35,7 +36,7 @@ impl Random {
 
     /// In [0, 1).
     pub fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+        (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 }
 
@@ -74,7 +75,7 @@ impl Recorded {
             begins_with_bos: true,
         });
         let batch = TokenBatch::new(
-            (0..n).map(|_| TokenId((random.next() % 102_400) as u32)).collect(),
+            (0..n).map(|_| TokenId((random.bits() % 102_400) as u32)).collect(),
             (0..n).map(|i| (i % length) as u32).collect(),
             spans.collect(),
         )?;
@@ -138,8 +139,8 @@ pub fn write_texts(path: &Path, rows: usize, seed: u64) -> Result<()> {
     let mut random = Random(seed);
     let mut text = String::new();
     for row in 0..rows {
-        let words: Vec<&str> = (0..300).map(|_| WORDS[(random.next() % 16) as usize]).collect();
-        text += &format!("{{\"text\": \"{row} {}\"}}\n", words.join(" "));
+        let words: Vec<&str> = (0..300).map(|_| WORDS[(random.bits() % 16) as usize]).collect();
+        writeln!(text, "{{\"text\": \"{row} {}\"}}", words.join(" "))?;
     }
     std::fs::write(path, text)?;
     Ok(())

@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
 
-use crate::{cargo, root, run, target_dir};
+use crate::{cargo, root, run, sha256, target_dir};
 
 /// Shards small enough that a run has dozens, so that a kill falls into every step of some commit.
 const RUN: [&str; 6] = ["--traces", "72", "--shard-tokens", "512", "--tokens-per-pass", "256"];
@@ -86,8 +85,7 @@ fn files(run: &Path) -> Result<BTreeMap<PathBuf, String>> {
     for folder in ["data", "samples"] {
         for entry in std::fs::read_dir(run.join(folder))? {
             let path = entry?.path();
-            let hash = Sha256::digest(std::fs::read(&path)?);
-            let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+            let hash = sha256(&std::fs::read(&path)?);
             found.insert(path.strip_prefix(run)?.to_owned(), hash);
         }
     }

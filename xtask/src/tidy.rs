@@ -12,10 +12,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::root;
 
+/// Says what is wrong, one line each.
+type Check = fn(&House) -> Result<Vec<String>>;
+
 /// Runs every check and reports all that is wrong, not only the first.
 pub(crate) fn tidy() -> Result<()> {
     let house = House::open(root())?;
-    let checks: [(&str, fn(&House) -> Result<Vec<String>>); 6] = [
+    let checks: [(&str, Check); 6] = [
         ("layers", layers::check),
         ("reuse", layers::check_reuse),
         ("sizes", sizes::check),

@@ -134,7 +134,7 @@ pub struct Outcome {
 /// # Errors
 /// Any [`RunError`]; what was committed before stays committed.
 pub fn collect(
-    run: Collect<'_>,
+    run: &Collect<'_>,
     load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
     on_event: &mut dyn FnMut(RunEvent<'_>),
 ) -> Result<Outcome, RunError> {
@@ -144,8 +144,7 @@ pub fn collect(
     if range.to > all.len() || range.from > range.to {
         return Err(RunError::ShardRange { from: range.from, to: range.to, shards: all.len() });
     }
-    let mut state =
-        Looping { run: &run, manifest: &manifest, engine: None, written: 0, busy: None, bytes: 0 };
+    let mut state = Looping { run, manifest: &manifest, engine: None, written: 0, busy: None, bytes: 0 };
     let mut total = RoutingMetrics::new(&run.plan.geometry, &run.metrics);
     let mut interrupted = false;
     for shard in &all[range.from..range.to] {

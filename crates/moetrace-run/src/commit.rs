@@ -61,11 +61,11 @@ pub(crate) fn commit(
     fs: &dyn Fs,
     folder: &RunFolder,
     shard: &Shard,
-    finished: Vec<Finished>,
+    finished: &[Finished],
     record: impl FnOnce(Vec<CommittedFile>) -> CommitRecord,
 ) -> Result<CommitRecord, RunError> {
     let mut files = Vec::new();
-    for Finished { folder: kind, tmp, rows } in &finished {
+    for Finished { folder: kind, tmp, rows } in finished {
         let found = moetrace_trace::verify_footer(tmp)?;
         if found != *rows {
             return Err(RunError::Rows { path: tmp.clone(), found, expected: *rows });
@@ -73,7 +73,7 @@ pub(crate) fn commit(
         let (bytes, blake3) = hash_file(tmp)?;
         files.push(CommittedFile { folder: (*kind).into(), rows: *rows, bytes, blake3 });
     }
-    for Finished { folder: kind, tmp, .. } in &finished {
+    for Finished { folder: kind, tmp, .. } in finished {
         let to = folder.shard_path(kind, &shard.name);
         fs.rename_new(tmp, &to).on("cannot create", &to)?;
         folder.sync_parent(fs, &to)?;

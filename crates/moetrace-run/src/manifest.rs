@@ -40,7 +40,7 @@ pub struct ModelFacts {
 /// Facts about the tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerFacts {
-    /// blake3 of tokenizer.json and tokenizer_config.json.
+    /// blake3 of `tokenizer.json` and `tokenizer_config.json`.
     pub hash: String,
     /// The token put before every text, if any.
     pub bos_token_id: Option<u32>,

@@ -80,7 +80,7 @@ impl Writing<'_> {
         }
         let Tee(writer, metrics) = sink.into_inner();
         let finished = self.finish(shard, samples, writer, open, &settings)?;
-        let record = commit(self.fs, self.folder, shard, finished, |files| CommitRecord {
+        let record = commit(self.fs, self.folder, shard, &finished, |files| CommitRecord {
             shard: shard.name.clone(),
             plan_hash: self.plan_hash.into(),
             rows: shard.tokens,
@@ -129,20 +129,19 @@ impl Writing<'_> {
         if written.rows != shard.tokens {
             return Err(RunError::Rows { path: open.data, found: written.rows, expected: shard.tokens });
         }
-        let mut finished = vec![self.settle("data", open.data, written.data, written.rows)?];
+        let mut finished = vec![Self::settle("data", open.data, written.data, written.rows)?];
         let dataset = &self.plan.corpus.datasets[shard.dataset];
         let rows: Vec<SampleRow> = samples.iter().map(|s| sample_row(&dataset.files, s)).collect();
         let tmp = self.folder.tmp_path(&format!("{}.samples", shard.name));
         let file = write_samples(self.create(&tmp)?, &dataset.name, &rows, settings)?;
-        finished.push(self.settle("samples", tmp, file, rows.len() as u64)?);
+        finished.push(Self::settle("samples", tmp, file, rows.len() as u64)?);
         if let (Some(path), Some(file)) = (open.hidden, written.hidden) {
-            finished.push(self.settle("hidden", path, file, written.hidden_rows)?);
+            finished.push(Self::settle("hidden", path, file, written.hidden_rows)?);
         }
         Ok(finished)
     }
 
     fn settle(
-        &self,
         folder: &'static str,
         tmp: PathBuf,
         mut file: Box<dyn FsFile>,
@@ -186,9 +185,14 @@ fn sample_row(files: &[moetrace_corpus::SourceFile], sample: &Sample) -> SampleR
         tokens: sample.tokens.len() as u32,
         truncated: sample.truncated,
         begins_with_bos: sample.begins_with_bos,
-        text_hash: sample.text_hash.iter().map(|b| format!("{b:02x}")).collect(),
+        text_hash: hex(&sample.text_hash),
         text: sample.text.clone(),
     }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Which rows of a shard keep their router input: the `n` with the smallest seeded hash, so that the choice

@@ -73,7 +73,7 @@ impl Prepared {
             ..CorpusSettings::default()
         };
         let corpus = moetrace_corpus::plan(&specs, tokenizer.as_ref(), &corpus_settings, &mut |event| {
-            progress.corpus(event);
+            progress.corpus(&event);
         })?;
         let facts = model_facts(&inputs.name, &config, &checkpoint, &cpu)?;
         let tokenizer_facts = tokenizer
@@ -108,7 +108,7 @@ impl Prepared {
 struct Settings(Vec<ResolvedSetting>);
 
 impl Settings {
-    fn resolve(&mut self, name: &str, value: impl ToString) {
+    fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
         if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
             setting.value = value.to_string();
         }
@@ -173,11 +173,10 @@ fn open_tokenizer(model: &Path) -> Result<Option<TextTokenizer>, Failure> {
 
 fn cpu_settings(args: &CollectArgs, checkpoint: &Checkpoint, settings: &mut Settings) -> CpuSettings {
     let precision = match args.precision {
-        Some(PrecisionArg::F32) => Precision::F32,
         Some(PrecisionArg::Bf16) => Precision::Bf16,
         // The checkpoint's own precision, as most of its bytes are stored; f16 has no engine on the CPU yet.
         None if mostly_bf16(checkpoint) => Precision::Bf16,
-        None => Precision::F32,
+        Some(PrecisionArg::F32) | None => Precision::F32,
     };
     let router_dtype = match args.router_dtype {
         RouterDtypeArg::Model => RouterDtype::Model,

@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// Reading and tokenising.
-    pub(crate) fn corpus(&mut self, event: CorpusEvent) {
+    pub(crate) fn corpus(&mut self, event: &CorpusEvent) {
         let text = match event {
             CorpusEvent::Scanned { dataset, rows } => format!("{dataset}: {rows} rows read"),
             CorpusEvent::Tokenized { dataset, done, of } => {
@@ -85,18 +85,18 @@ impl Progress {
     }
 
     /// The run's own events.
-    pub(crate) fn run(&mut self, event: RunEvent<'_>) {
+    pub(crate) fn run(&mut self, event: &RunEvent<'_>) {
         match event {
             RunEvent::Loading => self.line("loading the model"),
             RunEvent::Begin { dataset, .. } => {
-                if let Some(counted) = self.open.get_mut(dataset) {
+                if let Some(counted) = self.open.get_mut(*dataset) {
                     counted.begun.get_or_insert_with(Instant::now);
                 }
             }
-            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, samples, tokens, true),
+            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, *samples, *tokens, true),
             RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, 0, false),
             RunEvent::Repairing { shard, why } => {
-                self.line(&format!("{}: doing it again: {why}", shard.name))
+                self.line(&format!("{}: doing it again: {why}", shard.name));
             }
             RunEvent::Busy { shard, holder } => {
                 self.line(&format!("{}: being written by {holder}, left to it", shard.name));

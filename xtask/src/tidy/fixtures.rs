@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 
 use super::{House, read_toml};
+use crate::sha256;
 
 /// Compares fixtures/MANIFEST.toml with the files below fixtures/, generators aside.
 pub(super) fn check(house: &House) -> Result<Vec<String>> {
@@ -23,7 +23,7 @@ pub(super) fn check(house: &House) -> Result<Vec<String>> {
         }
         match std::fs::read(house.root.join("fixtures").join(name)) {
             Ok(bytes) => {
-                let found: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+                let found = sha256(&bytes);
                 if found != field("sha256") {
                     wrong.push(format!("fixtures/{name} has sha256 {found}, listed as {}", field("sha256")));
                 }

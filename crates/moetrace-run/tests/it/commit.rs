@@ -26,7 +26,9 @@ fn every_call(fault: Fault) -> usize {
         if let Err(error) = &first {
             assert!(is_full_disk(error), "{at}: {error}");
         }
-        let again = Call::default().collect(&out, &plan).unwrap_or_else(|error| panic!("call {at}: {error}"));
+        let again = Call::default().collect(&out, &plan);
+        assert!(again.is_ok(), "call {at}: {again:?}");
+        let again = again.unwrap();
         assert_eq!((again.committed, again.complete), (again.shards, true), "call {at}");
         let tmp: Vec<_> = std::fs::read_dir(out.join("tmp")).unwrap().collect();
         // What a crash leaves of derived files has no shard to be removed with; the data are what counts.

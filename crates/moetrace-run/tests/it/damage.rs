@@ -1,5 +1,6 @@
 //! Committed files that were changed behind our back are found and can be done again.
 
+use moetrace_metrics::MetricsSettings;
 use moetrace_run::{RunError, RunFolder, ShardState, Trust, replay, status};
 
 use crate::support::{Call, assert_same, content, plan};
@@ -21,7 +22,7 @@ fn a_flipped_bit_is_found_and_repair_does_only_that_shard_again() {
         let error = Call::default().collect(&out, &plan).unwrap_err();
         assert!(matches!(&error, RunError::Hash { path: p, .. } if *p == path), "{kind}: {error}");
         let manifest = folder.manifest().unwrap();
-        assert!(replay(&folder, &manifest, &Default::default(), Trust::Nothing).is_err());
+        assert!(replay(&folder, &manifest, &MetricsSettings::default(), Trust::Nothing).is_err());
         let outcome = Call { repair: true, ..Call::default() }.collect(&out, &plan).unwrap();
         assert_eq!((outcome.written, outcome.complete), (1, true));
         assert_same(&out, &whole);

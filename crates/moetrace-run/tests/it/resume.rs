@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use moetrace_metrics::MetricsSettings;
 use moetrace_run::{RunFolder, ShardRange, Trust, replay};
 
 use crate::support::{Arithmetic, Call, assert_same, content, plan};
@@ -68,7 +69,8 @@ fn replayed_numbers_equal_live_numbers() {
     let live = Call::default().collect(&out, &plan).unwrap().metrics.report();
     let folder = RunFolder::new(&out);
     let manifest = folder.manifest().unwrap();
-    let (replayed, committed) = replay(&folder, &manifest, &Default::default(), Trust::Nothing).unwrap();
+    let (replayed, committed) =
+        replay(&folder, &manifest, &MetricsSettings::default(), Trust::Nothing).unwrap();
     assert_eq!(committed, manifest.shards.len());
     let json = |report| serde_json::to_string(&report).unwrap();
     assert!(live.tokens > 100);

@@ -1,6 +1,7 @@
 //! A plan of token ids, an engine that routes by arithmetic, and a disk that fails on demand.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub(crate) fn sources(dir: &Path) -> Vec<SourceSpec> {
         let mut text = String::new();
         for (row, &n) in lengths.iter().enumerate() {
             let ids: Vec<String> = (0..n).map(|i| (row as u32 * 100 + i).to_string()).collect();
-            text += &format!("{{\"input_ids\": [{}], \"label\": \"{}\"}}\n", ids.join(","), row % 2);
+            writeln!(text, "{{\"input_ids\": [{}], \"label\": \"{}\"}}", ids.join(","), row % 2).unwrap();
         }
         let path = dir.join(name);
         std::fs::write(&path, text).unwrap();
@@ -188,7 +189,7 @@ impl Call<'_> {
             stop: &self.stop,
         };
         let mut engine = Some(self.engine);
-        collect(run, &mut || Ok(Box::new(engine.take().unwrap())), &mut |_| {})
+        collect(&run, &mut || Ok(Box::new(engine.take().unwrap())), &mut |_| {})
     }
 }
 

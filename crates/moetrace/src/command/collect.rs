@@ -57,13 +57,13 @@ fn run(
         plan: &prepared.plan,
         settings: prepared.settings.clone(),
         execution: &prepared.execution,
-        metrics: prepared.metrics.clone(),
+        metrics: prepared.metrics,
         range: args.shards,
         repair: args.repair,
         vocabulary,
         stop: &stop.asked,
     };
-    moetrace_run::collect(run, &mut || prepared.load(), &mut |event| progress.run(event))
+    moetrace_run::collect(&run, &mut || prepared.load(), &mut |event| progress.run(&event))
 }
 
 /// Keeps an older run beside the new one; an older `.bak` is in the way and is named.

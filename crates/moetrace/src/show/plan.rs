@@ -13,11 +13,12 @@ use crate::prepare::Prepared;
 /// (docs/benchmarks.md, "Trace size"). An estimate, not a promise.
 const WEIGHT_BYTES: f64 = 1.45;
 const SCORE_BYTES: f64 = 3.2;
-/// Bytes of dataset, sample_id, position and token_id together, likewise.
+/// Bytes of `dataset`, `sample_id`, `position` and `token_id` together, likewise.
 const ROW_BYTES: f64 = 2.5;
 
 /// Memory and disk that a run would take.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the JSON key")]
 pub(crate) struct Estimate {
     /// Weights in memory.
     pub(crate) weight_bytes: u64,

@@ -59,11 +59,10 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
     let (o, g) = (&report.overall, &report.guide);
     let e = report.experts;
     let bits = (e as f64).log2();
-    let line = |out: &mut String, name: &str, value: String| writeln!(out, "{name:<21}{value}");
     line(
         out,
         "expert coverage",
-        format!(
+        &format!(
             "{} of {} (layer, expert) slots = {:.1} %; per layer {:.1} to {:.1} %; ids merged over layers {}/{e}",
             thousands(o.active_slots),
             thousands(o.slots),
@@ -76,7 +75,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
     line(
         out,
         "unique expert pairs",
-        format!(
+        &format!(
             "{} of {} over all layers; per layer {:.0} to {:.0}; ids merged over layers {}",
             thousands(o.unique_pairs),
             thousands(o.possible_pairs),
@@ -88,27 +87,19 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
     line(
         out,
         "routing entropy",
-        format!(
+        &format!(
             "load {}, gate {} of at most {bits:.2} bits; ids merged over layers {:.2}",
             spread(&o.load_entropy_bits),
             spread(&o.gate_entropy_bits),
             g.entropy_bits,
         ),
     )?;
-    line(out, "balance", format!("MaxVio {}, Gini {}", spread(&o.max_vio), spread(&o.gini)))?;
-    for layer in &report.layers {
-        if let Some(s) = &layer.specialisation {
-            let text = format!(
-                "layer {}: {:.4} bits between expert and data set, permutation null {:.4} (95 %: {:.4})",
-                layer.layer, s.subset_mutual_information_bits, s.null_mean_bits, s.null_95th_percentile_bits
-            );
-            line(out, "specialisation", text)?;
-        }
-    }
+    line(out, "balance", &format!("MaxVio {}, Gini {}", spread(&o.max_vio), spread(&o.gini)))?;
+    specialisation(out, report)?;
     line(
         out,
         "total",
-        format!(
+        &format!(
             "{} traces (texts), {} tokens counted{}, {} with a tie at rank {}",
             thousands(report.samples),
             thousands(report.tokens),
@@ -121,6 +112,23 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
             report.chosen,
         ),
     )
+}
+
+fn specialisation(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
+    for layer in &report.layers {
+        if let Some(s) = &layer.specialisation {
+            let text = format!(
+                "layer {}: {:.4} bits between expert and data set, permutation null {:.4} (95 %: {:.4})",
+                layer.layer, s.subset_mutual_information_bits, s.null_mean_bits, s.null_95th_percentile_bits
+            );
+            line(out, "specialisation", &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
+    writeln!(out, "{name:<21}{value}")
 }
 
 fn spread(s: &Spread) -> String {
