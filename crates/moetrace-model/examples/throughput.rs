@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use moetrace_model::synthetic::{SyntheticSettings, write_checkpoint};
-use moetrace_model::{CpuEngine, CpuSettings, Engine, Precision};
+use moetrace_model::{Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, Precision};
 use moetrace_routing::{Planes, RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId};
 use serde_json::json;
 
@@ -79,7 +79,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !dir.join("config.json").exists() {
         write_model(dir)?;
     }
-    let mut engine = CpuEngine::open(dir, &CpuSettings { precision, threads, ..CpuSettings::default() })?;
+    // Read, not mapped: the peak of memory is then the engine's own, to hold its estimate against.
+    let checkpoint = Checkpoint::open(dir, &CheckpointSettings { mmap: false })?;
+    let settings = CpuSettings { precision, threads, ..CpuSettings::default() };
+    let mut engine = CpuEngine::load(&checkpoint, &settings)?;
+    let estimate = CpuEngine::memory_estimate(engine.config(), &settings);
+    let estimate = estimate.total((samples * len) as u64, len as u64, nll) / 1_000_000;
     let batch = random_batch(samples, len, engine.config().vocab())?;
     let mut sink = Count { wanted: Planes { nll, ..Planes::default() }, choices: 0 };
     engine.run(&batch, &mut sink)?;
@@ -94,7 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = |seconds: f64| batch.len() as f64 / seconds;
     let (million, choices) = (engine.config().total_parameters() / 1_000_000, sink.choices);
     println!(
-        "moetrace {million}M {precision} {samples}x{len} threads {threads} nll {nll}: median {:.0} tokens/s, best {:.0}, {choices} choices",
+        "moetrace {million}M {precision} {samples}x{len} threads {threads} nll {nll}: median {:.0} tokens/s, best {:.0}, {choices} choices, estimated {estimate} MB",
         rate(middle),
         rate(best)
     );

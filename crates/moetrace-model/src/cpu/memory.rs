@@ -6,7 +6,8 @@ use super::head::HEAD_ROWS;
 use super::{CpuSettings, Precision};
 use crate::ModelConfig;
 
-/// Bytes that a CPU engine takes, by what they grow with.
+/// Bytes that a CPU engine takes, by what they grow with. Pages of a mapped checkpoint come on top while it is
+/// loaded; the system takes them back when it needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
