@@ -1,6 +1,6 @@
 //! One Parquet file in the making: chunks of columns in, encoded by several threads, bytes out.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{mem, panic, thread};
 
@@ -28,7 +28,7 @@ pub(crate) struct TableChunk {
 }
 
 pub(crate) struct TableWriter<W: Write + Send> {
-    file: SerializedFileWriter<W>,
+    file: SerializedFileWriter<Lent<W>>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
     /// Writers of the open row group; empty between row groups.
@@ -48,7 +48,8 @@ impl<W: Write + Send> TableWriter<W> {
         let mut properties = writer_properties(&schema, metadata)?;
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let types: SchemaDescriptor = parquet::arrow::ArrowSchemaConverter::new().convert(&schema)?;
-        let file = SerializedFileWriter::new(sink, types.root_schema_ptr(), Arc::new(properties))?;
+        let file =
+            SerializedFileWriter::new(Lent(Some(sink)), types.root_schema_ptr(), Arc::new(properties))?;
         let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
         Ok(Self { file, factory, schema, open: Vec::new(), groups: 0, rows: 0, threads })
     }
@@ -90,8 +91,25 @@ impl<W: Write + Send> TableWriter<W> {
         if !self.open.is_empty() {
             self.end_group()?;
         }
-        self.file.flush()?;
-        self.file.into_inner()
+        // Not `into_inner`: it turns the system's error into text, and a full disk must be known as one.
+        self.file.finish()?;
+        self.file
+            .inner_mut()
+            .0
+            .take()
+            .ok_or_else(|| ParquetError::General("the sink was taken before".to_owned()))
+    }
+}
+
+/// A sink that can be had back from the file writer once the footer is written.
+struct Lent<W>(Option<W>);
+
+impl<W: Write> Write for Lent<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), |sink| sink.write(bytes))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 
