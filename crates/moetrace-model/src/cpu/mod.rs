@@ -20,6 +20,7 @@
 //! Logits of the language-model head and losses stay f32.
 
 mod attention;
+mod decode;
 mod experts;
 mod head;
 mod memory;

@@ -1,8 +1,11 @@
 //! Weights in memory: read from the checkpoint store, converted once to the precision they are used in.
 
-use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
+use std::cell::RefCell;
 
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+
+use super::decode::decode;
 use crate::checkpoint::{self, Checkpoint, LayerNames, StorageType};
 use crate::family::{QkNorm, SharedExperts};
 use crate::{ModelConfig, ModelError, Precision};
@@ -70,6 +73,8 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a ModelConfig,
     precision: Precision,
+    /// Stored bytes of one tensor at a time; kept, so that loading leaves no holes in the heap.
+    scratch: RefCell<Vec<u8>>,
 }
 
 pub(super) fn load(
@@ -78,7 +83,7 @@ pub(super) fn load(
     precision: Precision,
 ) -> Result<Weights, ModelError> {
     let layouts = checkpoint::check(config, checkpoint)?;
-    let loader = Loader { checkpoint, config, precision };
+    let loader = Loader { checkpoint, config, precision, scratch: RefCell::default() };
     let embedding = loader.matrix("model.embed_tokens.weight")?;
     let layers = layouts.iter().enumerate();
     let layers = layers.map(|(layer, layout)| loader.layer(LayerNames { layer, layout: *layout }));
@@ -106,7 +111,7 @@ impl Loader<'_> {
 
     fn attention(&self, names: LayerNames) -> Result<AttentionWeights, ModelError> {
         let projection = |name: &str, biased: bool| -> Result<Projection, ModelError> {
-            let weight = self.transposed(&names.of(&format!("self_attn.{name}.weight")))?;
+            let weight = self.turned(&names.of(&format!("self_attn.{name}.weight")))?;
             let bias =
                 biased.then(|| self.vector(&names.of(&format!("self_attn.{name}.bias")))).transpose()?;
             Ok(Projection { weight, bias })
@@ -156,65 +161,38 @@ impl Loader<'_> {
     }
 
     fn stacked(&self, gate: &str, up: &str, down: &str) -> Result<SwiGlu, ModelError> {
-        let down = self.transposed(down)?;
+        let down = self.turned(down)?;
         let (f, d) = down.dims2()?;
-        let (mut gate_up, storage) = self.bytes(gate, None)?;
-        let (up, up_storage) = self.bytes(up, None)?;
-        if storage == up_storage {
-            gate_up.extend_from_slice(&up);
-            let gate_up = self.transpose(&gate_up, storage, [2 * f, d])?;
-            return Ok(SwiGlu { gate_up, down });
-        }
-        let (gate, up) =
-            (self.transpose(&gate_up, storage, [f, d])?, self.transpose(&up, up_storage, [f, d])?);
-        Ok(SwiGlu { gate_up: Tensor::cat(&[gate, up], 1)?, down })
+        let storage = |name: &str| self.checkpoint.tensor(name).map(|entry| entry.storage);
+        let gate_up = if storage(gate) == storage(up) {
+            self.tensor(&[Part::whole(gate), Part::whole(up)], &[2 * f, d], true)?
+        } else {
+            Tensor::cat(&[self.turned(gate)?, self.turned(up)?], 1)?
+        };
+        Ok(SwiGlu { gate_up, down })
     }
 
     /// One expert out of the two tensors that hold all of a layer's.
     fn fused_expert(&self, names: LayerNames, expert: usize) -> Result<SwiGlu, ModelError> {
         let (d, f) = (self.config.hidden(), self.config.expert_width());
-        let part = |name: &str, shape: [usize; 2]| {
-            let (bytes, storage) = self.bytes(name, Some((expert, shape[0] * shape[1])))?;
-            self.transpose(&bytes, storage, shape)
+        let turned = |name: &str, shape: [usize; 2]| {
+            let part = Part { name, number: expert, elements: Some(shape[0] * shape[1]) };
+            self.tensor(&[part], &shape, true)
         };
         Ok(SwiGlu {
-            gate_up: part(&names.moe("experts.gate_up_proj"), [2 * f, d])?,
-            down: part(&names.moe("experts.down_proj"), [d, f])?,
+            gate_up: turned(&names.moe("experts.gate_up_proj"), [2 * f, d])?,
+            down: turned(&names.moe("experts.down_proj"), [d, f])?,
         })
     }
 
     /// The transposed of a matrix, `[in, out]`: products then read it without repacking.
-    fn transposed(&self, name: &str) -> Result<Tensor, ModelError> {
-        let shape = self.checkpoint.tensor(name).map(|entry| entry.shape.to_vec()).unwrap_or_default();
-        let (bytes, storage) = self.bytes(name, None)?;
-        self.transpose(&bytes, storage, shape.try_into().unwrap_or_default())
-    }
-
-    fn transpose(
-        &self,
-        bytes: &[u8],
-        storage: StorageType,
-        [rows, columns]: [usize; 2],
-    ) -> Result<Tensor, ModelError> {
-        let shape = [columns, rows];
-        let tensor = match self.precision {
-            Precision::F32 => {
-                let values = transpose(&decode(bytes, storage, |value| value), rows, columns);
-                Tensor::from_vec(values, &shape, &Device::Cpu)?
-            }
-            Precision::Bf16 => {
-                let values = transpose(&decode(bytes, storage, bf16::from_f32), rows, columns);
-                Tensor::from_vec(values, &shape, &Device::Cpu)?
-            }
-        };
-        Ok(tensor)
+    fn turned(&self, name: &str) -> Result<Tensor, ModelError> {
+        self.tensor(&[Part::whole(name)], &self.shape(name), true)
     }
 
     /// A matrix in the storage type of the precision.
     fn matrix(&self, name: &str) -> Result<Tensor, ModelError> {
-        let shape = self.checkpoint.tensor(name).map(|entry| entry.shape.to_vec()).unwrap_or_default();
-        let (bytes, storage) = self.bytes(name, None)?;
-        self.tensor(&bytes, storage, &shape)
+        self.tensor(&[Part::whole(name)], &self.shape(name), false)
     }
 
     /// A norm's weight or a bias: rounded to the precision, kept as f32, since it is added and multiplied
@@ -223,51 +201,55 @@ impl Loader<'_> {
         Ok(self.matrix(name)?.to_dtype(DType::F32)?)
     }
 
-    /// A tensor's stored bytes, whole or the part with this number among parts of so many elements.
-    fn bytes(&self, name: &str, part: Option<(usize, usize)>) -> Result<(Vec<u8>, StorageType), ModelError> {
-        let entry = self.checkpoint.tensor(name).ok_or_else(|| ModelError::UnknownTensor {
-            dir: self.checkpoint.dir().to_owned(),
-            tensor: name.to_owned(),
-        })?;
-        let len = part.map_or(entry.bytes, |(_, elements)| elements * entry.storage.size());
-        let mut bytes = vec![0; len];
-        self.checkpoint.read_part_into(name, part.map_or(0, |(number, _)| number * len), &mut bytes)?;
-        Ok((bytes, entry.storage))
+    fn shape(&self, name: &str) -> Vec<usize> {
+        self.checkpoint.tensor(name).map(|entry| entry.shape.to_vec()).unwrap_or_default()
     }
 
-    fn tensor(&self, bytes: &[u8], storage: StorageType, shape: &[usize]) -> Result<Tensor, ModelError> {
+    /// Reads parts of one storage type, one below the other, as a tensor of `shape`, transposed if `turned`.
+    fn tensor(&self, parts: &[Part<'_>], shape: &[usize], turned: bool) -> Result<Tensor, ModelError> {
+        let mut bytes = self.scratch.borrow_mut();
+        bytes.clear();
+        let mut storage = StorageType::F32;
+        for part in parts {
+            storage = self.append(part, &mut bytes)?;
+        }
+        let (shape, turn) = match *shape {
+            [rows, columns] if turned => (vec![columns, rows], Some([rows, columns])),
+            _ => (shape.to_vec(), None),
+        };
         let tensor = match self.precision {
-            Precision::F32 => Tensor::from_vec(decode(bytes, storage, |value| value), shape, &Device::Cpu)?,
-            Precision::Bf16 => Tensor::from_vec(decode(bytes, storage, bf16::from_f32), shape, &Device::Cpu)?,
+            Precision::F32 => Tensor::from_vec(decode(&bytes, storage, turn, |v| v), shape, &Device::Cpu)?,
+            Precision::Bf16 => {
+                Tensor::from_vec(decode(&bytes, storage, turn, bf16::from_f32), shape, &Device::Cpu)?
+            }
         };
         Ok(tensor)
     }
-}
 
-/// Little-endian elements as they are stored to the type they are used in.
-fn decode<T>(bytes: &[u8], storage: StorageType, convert: impl Fn(f32) -> T) -> Vec<T> {
-    let pairs = || bytes.as_chunks::<2>().0.iter();
-    match storage {
-        StorageType::F32 => {
-            bytes.as_chunks::<4>().0.iter().map(|b| convert(f32::from_le_bytes(*b))).collect()
-        }
-        StorageType::F16 => pairs().map(|b| convert(f16::from_le_bytes(*b).to_f32())).collect(),
-        StorageType::Bf16 => pairs().map(|b| convert(bf16::from_le_bytes(*b).to_f32())).collect(),
+    fn append(&self, part: &Part<'_>, bytes: &mut Vec<u8>) -> Result<StorageType, ModelError> {
+        let entry = self.checkpoint.tensor(part.name).ok_or_else(|| ModelError::UnknownTensor {
+            dir: self.checkpoint.dir().to_owned(),
+            tensor: part.name.to_owned(),
+        })?;
+        let len = part.elements.map_or(entry.bytes, |elements| elements * entry.storage.size());
+        let start = bytes.len();
+        bytes.resize(start + len, 0);
+        self.checkpoint.read_part_into(part.name, part.number * len, &mut bytes[start..])?;
+        Ok(entry.storage)
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`, in squares that stay in the cache.
-fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    const SQUARE: usize = 32;
-    let mut out = vec![T::default(); values.len()];
-    for top in (0..rows).step_by(SQUARE) {
-        for left in (0..columns).step_by(SQUARE) {
-            for row in top..rows.min(top + SQUARE) {
-                for column in left..columns.min(left + SQUARE) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
+/// Some of a tensor's elements.
+struct Part<'a> {
+    name: &'a str,
+    /// Which of its equal parts.
+    number: usize,
+    /// Elements of each part; all of the tensor's if not given.
+    elements: Option<usize>,
+}
+
+impl<'a> Part<'a> {
+    fn whole(name: &'a str) -> Self {
+        Self { name, number: 0, elements: None }
     }
-    out
 }
