@@ -5,6 +5,7 @@
 
 mod collect;
 mod faults;
+mod fuzz;
 mod interop;
 mod tidy;
 
@@ -19,7 +20,8 @@ usage: cargo xtask TASK [ARGUMENTS]
   collect [ARGS]    build moetrace in release and run `moetrace collect ARGS`
   tidy              check layers, sizes, code map, fixtures, lints and headings
   interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
-  faults [N]        kill a run N times (default 50) at random and resume it; compare with an unbroken run";
+  faults [N]        kill a run N times (default 50) at random and resume it; compare with an unbroken run
+  fuzz [S] [SEED]   mutated files through every reader, S seconds each (default 20)";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         "collect" => return collect::collect(&rest),
         "tidy" => tidy::tidy(),
         "interop" => interop::interop(&rest),
+        "fuzz" => fuzz::fuzz(&rest),
         "faults" => faults::faults(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");

@@ -24,7 +24,7 @@ fn every_call(fault: Fault) -> usize {
             return at;
         }
         if let Err(error) = &first {
-            assert!(is_full_disk(error), "{at}: {error}");
+            assert!(is_full_disk(error), "{at}: {error:?}");
         }
         let again = Call::default().collect(&out, &plan);
         assert!(again.is_ok(), "call {at}: {again:?}");

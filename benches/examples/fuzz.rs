@@ -1,0 +1,211 @@
+//! Mutated inputs through everything that reads a file of others: `fuzz SECONDS [SEED]`, for each target.
+//!
+//! An input is a sound file with some bytes changed, cut out, repeated or cut off. Whatever comes back is fine
+//! but a panic; a process that dies (memory, a signal) shows as such to `cargo xtask fuzz`, which limits memory.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use benches::{Random, Recorded};
+use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
+use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_model::{Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, ModelConfig, synthetic};
+use moetrace_routing::{LayerIndex, RoutingGeometry};
+use moetrace_run::RunFolder;
+use moetrace_trace::{SampleRow, ShardReader, ShardWriter, TraceSettings, read_rows, write_samples};
+
+/// A file to be mutated, and what reads it.
+struct Target {
+    name: &'static str,
+    file: PathBuf,
+    read: Box<dyn Fn()>,
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let seconds: u64 = args.next().context("usage: fuzz SECONDS [SEED]")?.parse()?;
+    let mut random = Random(args.next().map_or(Ok(1), |seed| seed.parse())?);
+    std::panic::set_hook(Box::new(|_| {}));
+    let dir = tempfile::tempdir()?;
+    let mut findings = 0;
+    for target in targets(dir.path())? {
+        let sound = std::fs::read(&target.file)?;
+        let begun = Instant::now();
+        let mut runs = 0u64;
+        while begun.elapsed() < Duration::from_secs(seconds) {
+            let mutated = mutate(&sound, &mut random);
+            std::fs::write(&target.file, &mutated)?;
+            if catch_unwind(AssertUnwindSafe(&target.read)).is_err() {
+                findings += 1;
+                let keep = std::env::temp_dir().join(format!("moetrace-fuzz-{}-{findings}", target.name));
+                std::fs::write(&keep, &mutated)?;
+                println!("{}: panic, input kept as {}", target.name, keep.display());
+            }
+            runs += 1;
+        }
+        std::fs::write(&target.file, &sound)?;
+        println!("target={} runs={runs} seconds={seconds} findings={findings}", target.name);
+    }
+    ensure!(findings == 0, "{findings} inputs made a reader panic");
+    Ok(())
+}
+
+/// Changes some bytes, or cuts, repeats or removes a stretch.
+fn mutate(sound: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = sound.to_vec();
+    let below = |random: &mut Random, n: usize| (random.bits() % n.max(1) as u64) as usize;
+    for _ in 0..=below(random, 4) {
+        let at = below(random, bytes.len());
+        match below(random, 10) {
+            0 => bytes.truncate(at),
+            1 => {
+                let end = (at + below(random, 64)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            2 => {
+                let end = (at + below(random, 64)).min(bytes.len());
+                let stretch = bytes[at..end].to_vec();
+                bytes.splice(at..at, stretch);
+            }
+            3 => {
+                for (byte, value) in bytes[at..].iter_mut().zip([0xFF; 8]) {
+                    *byte = value;
+                }
+            }
+            4..=6 => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = b"0123456789-\"{}[],:\x00\xFF"[below(random, 20)];
+                }
+            }
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << below(random, 8);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn targets(dir: &Path) -> Result<Vec<Target>> {
+    let mut all = model_targets(&dir.join("model"))?;
+    all.extend(corpus_targets(dir)?);
+    all.extend(trace_targets(&dir.join("run"))?);
+    Ok(all)
+}
+
+fn model_targets(dir: &Path) -> Result<Vec<Target>> {
+    std::fs::create_dir_all(dir)?;
+    let config = synthetic::tiny_config(moetrace_model::Family::DeepSeek);
+    synthetic::write_checkpoint(dir, &config, &synthetic::SyntheticSettings::default())?;
+    let read = |dir: PathBuf| move || drop(ModelConfig::read(&dir));
+    let load = |dir: PathBuf| {
+        move || {
+            if let Ok(checkpoint) = Checkpoint::open(&dir, &CheckpointSettings { mmap: false }) {
+                drop(CpuEngine::load(&checkpoint, &CpuSettings::default()));
+            }
+        }
+    };
+    Ok(vec![
+        Target { name: "config.json", file: dir.join("config.json"), read: Box::new(read(dir.into())) },
+        Target { name: "safetensors", file: dir.join("model.safetensors"), read: Box::new(load(dir.into())) },
+    ])
+}
+
+fn corpus_targets(dir: &Path) -> Result<Vec<Target>> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let tokenizer_dir = dir.join("tokenizer");
+    std::fs::create_dir_all(&tokenizer_dir)?;
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixtures.join("model").join(file), tokenizer_dir.join(file))?;
+    }
+    let opened = tokenizer_dir.clone();
+    let mut all = vec![Target {
+        name: "tokenizer.json",
+        file: tokenizer_dir.join("tokenizer.json"),
+        read: Box::new(move || {
+            if let Ok(tokenizer) = TextTokenizer::open(&opened) {
+                drop(tokenizer.encode("Some text, 12 words\nof two lines."));
+            }
+        }),
+    }];
+    for (name, file) in [
+        ("jsonl", "mathematics.jsonl"),
+        ("jsonl.gz", "code.jsonl.gz"),
+        ("csv", "chinese.csv"),
+        ("txt", "verse.txt"),
+        ("parquet", "encyclopaedia.parquet"),
+        ("arrow", "questions.arrow"),
+    ] {
+        let copy = dir.join(file);
+        std::fs::copy(fixtures.join("datasets").join(file), &copy)?;
+        let source = SourceSpec { name: "fuzz".into(), path: copy.clone(), column: None };
+        let tokenizer = TextTokenizer::open(&fixtures.join("model"))?;
+        let settings = CorpusSettings { traces: 2, ..CorpusSettings::default() };
+        let read = move || {
+            let source = std::slice::from_ref(&source);
+            drop(moetrace_corpus::plan(source, Some(&tokenizer), &settings, &mut |_| {}));
+        };
+        all.push(Target { name, file: copy, read: Box::new(read) });
+    }
+    Ok(all)
+}
+
+fn trace_targets(dir: &Path) -> Result<Vec<Target>> {
+    std::fs::create_dir_all(dir)?;
+    let geometry = RoutingGeometry::new(8, 2, 4, vec![LayerIndex(1), LayerIndex(2)])?;
+    let recorded = Recorded::new(geometry.clone(), 4, 16, 9)?;
+    let settings = TraceSettings::default();
+    let mut writer = ShardWriter::new(&geometry, &settings, &"bench".into(), Vec::new(), None)?;
+    recorded.play(&mut writer)?;
+    let (data, samples) = (dir.join("data.parquet"), dir.join("samples.parquet"));
+    std::fs::write(&data, writer.finish()?.data)?;
+    let rows: Vec<SampleRow> = recorded.batch.spans().iter().map(sample_row).collect();
+    std::fs::write(&samples, write_samples(Vec::new(), "bench", &rows, &settings)?)?;
+    let play = |data: PathBuf, samples: PathBuf| {
+        move || {
+            if let Ok(mut reader) = ShardReader::open(&data, &samples) {
+                let mut metrics = RoutingMetrics::new(reader.geometry(), &MetricsSettings::default());
+                drop(reader.play(32, &mut metrics));
+            }
+            drop(read_rows(&data, 3));
+        }
+    };
+    let manifest = dir.join("manifest.json");
+    std::fs::write(&manifest, include_str!("manifest.json"))?;
+    let folder = RunFolder::new(dir);
+    Ok(vec![
+        Target {
+            name: "trace data",
+            file: data.clone(),
+            read: Box::new(play(data.clone(), samples.clone())),
+        },
+        Target { name: "trace samples", file: samples.clone(), read: Box::new(play(data, samples)) },
+        Target {
+            name: "manifest",
+            file: manifest,
+            read: Box::new(move || {
+                if let Ok(manifest) = folder.manifest() {
+                    drop(moetrace_run::status(&folder, &manifest));
+                    drop(manifest.geometry());
+                }
+            }),
+        },
+    ])
+}
+
+fn sample_row(span: &moetrace_routing::Span) -> SampleRow {
+    SampleRow {
+        sample_id: span.sample,
+        source_file: "fuzz.jsonl".into(),
+        source_row: 0,
+        label: None,
+        tokens: span.len as u32,
+        truncated: false,
+        begins_with_bos: true,
+        text_hash: String::new(),
+        text: None,
+    }
+}
