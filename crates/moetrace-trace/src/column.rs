@@ -77,6 +77,13 @@ impl Part<'_> {
         array.as_string_opt().ok_or_else(|| self.mismatch(name, &array.data_type().to_string(), "text"))
     }
 
+    /// A column of texts.
+    pub(crate) fn whole_texts(&self, name: &str) -> Result<&StringArray, TraceError> {
+        let texts = self.texts(name)?;
+        self.whole(name, texts)?;
+        Ok(texts)
+    }
+
     /// A column of truth values.
     pub(crate) fn flags(&self, name: &str) -> Result<&BooleanArray, TraceError> {
         let array = self.whole(name, self.array(name)?)?;

@@ -1,6 +1,5 @@
 //! One Parquet file of ours, opened with suspicion: it may have been cut, flipped or written by others.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,15 +11,18 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::metadata::ParquetMetaData;
 
 use crate::TraceError;
 use crate::error::DecoderPanic;
 use crate::metadata::{Metadata, PREFIX, SCHEMA_VERSION, TABLE, VERSION, parse, wrong};
 
-/// Beyond these no file of ours goes; a footer that claims more is damaged, and is not believed.
+/// More rows would not fit the 32-bit numbers of samples and rows.
 const MOST_ROWS: u64 = 1 << 32;
-const MOST_COLUMNS: u64 = 100_000;
-const MOST_GROUPS: u64 = 1 << 20;
+/// Eight times what we write: other tools that rewrite a file make groups of up to 2^20 rows.
+const MOST_GROUP_ROWS: u64 = 1 << 20;
+/// One column of one row group, decoded; far above what `MAX_GROUP_BYTES` lets us write.
+const MOST_COLUMN_BYTES: u64 = 1 << 31;
 
 /// A file whose footer has been read.
 pub(crate) struct TraceFile {
@@ -43,24 +45,13 @@ impl TraceFile {
     /// Opens a file of any table, and checks its version and its footer's claims.
     pub(crate) fn open_any(path: &Path) -> Result<Self, TraceError> {
         let file = File::open(path).map_err(|source| TraceError::Read { file: path.to_owned(), source })?;
-        let footer = guard(path, 0, || Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?))?;
-        let info = footer.metadata();
-        for (what, found, most) in [
-            ("number of rows", info.file_metadata().num_rows() as u64, MOST_ROWS),
-            ("number of columns", footer.schema().fields().len() as u64, MOST_COLUMNS),
-            ("number of row groups", info.num_row_groups() as u64, MOST_GROUPS),
-        ] {
-            if found > most {
-                return Err(TraceError::Limit { file: path.to_owned(), what, found, most });
-            }
-        }
-        let pairs = info.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
-        let metadata: BTreeMap<String, String> = pairs
-            .iter()
-            .filter_map(|pair| Some((pair.key.strip_prefix(PREFIX)?.to_owned(), pair.value.clone()?)))
-            .collect();
+        let footer = read_footer(path, &file)?;
+        let bytes =
+            file.metadata().map_err(|source| TraceError::Read { file: path.to_owned(), source })?.len();
+        guard(path, 0, || Ok(check_claims(path, footer.metadata(), bytes)))??;
+        let metadata = our_metadata(&footer);
         let version: u32 = parse(&metadata, path, VERSION, "a number")?;
-        if version > SCHEMA_VERSION {
+        if version == 0 || version > SCHEMA_VERSION {
             return Err(TraceError::Version {
                 file: path.to_owned(),
                 found: version,
@@ -91,10 +82,17 @@ impl TraceFile {
         self.schema().field_with_name(column).is_ok()
     }
 
-    /// Refuses a file whose column is missing or of another type.
+    /// Refuses a file whose column is missing or of another type. How a list's items are called, and whether
+    /// they might be null, is let pass: tools that rewrite a file change it.
     pub(crate) fn expect(&self, column: &str, data_type: &DataType) -> Result<(), TraceError> {
         let found = self.schema().field_with_name(column).map(|f| f.data_type().clone()).ok();
-        if found.as_ref() == Some(data_type) {
+        let same = match (&found, data_type) {
+            (Some(DataType::FixedSizeList(a, n)), DataType::FixedSizeList(b, m)) => {
+                n == m && a.data_type() == b.data_type()
+            }
+            (found, data_type) => found.as_ref() == Some(data_type),
+        };
+        if same {
             return Ok(());
         }
         Err(TraceError::Column {
@@ -160,14 +158,51 @@ fn guard<T>(
     }
 }
 
-/// Rows of a written file by its footer; whoever commits a file compares them with what was written.
+fn read_footer(path: &Path, file: &File) -> Result<ArrowReaderMetadata, TraceError> {
+    guard(path, 0, || Ok(ArrowReaderMetadata::load(file, ArrowReaderOptions::default())?))
+}
+
+/// What the footer claims, before anything is allocated on its word. Panics on negative offsets.
+fn check_claims(path: &Path, footer: &ParquetMetaData, bytes: u64) -> Result<(), TraceError> {
+    let at_most = |what, found: u64, most: u64| {
+        if found <= most {
+            return Ok(());
+        }
+        Err(TraceError::Limit { file: path.to_owned(), what, found, most })
+    };
+    // As `u64` a negative number is above every limit.
+    let rows = footer.file_metadata().num_rows() as u64;
+    at_most("number of rows", rows, MOST_ROWS)?;
+    let mut in_groups = 0;
+    for group in footer.row_groups() {
+        at_most("number of rows of a row group", group.num_rows() as u64, MOST_GROUP_ROWS)?;
+        in_groups += group.num_rows() as u64;
+        for column in group.columns() {
+            at_most("decoded size of a column", column.uncompressed_size() as u64, MOST_COLUMN_BYTES)?;
+            let (start, length) = column.byte_range();
+            at_most("end of a column", start.saturating_add(length), bytes)?;
+        }
+    }
+    at_most("number of rows", rows, in_groups)?;
+    at_most("number of rows in all row groups", in_groups, rows)
+}
+
+/// Keys of ours without their prefix. The Arrow schema's come last and win: tools that rewrite a file keep
+/// those rather than the footer's.
+fn our_metadata(footer: &ArrowReaderMetadata) -> Metadata {
+    let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+    let pairs = pairs.filter_map(|pair| Some((&pair.key, pair.value.as_ref()?)));
+    let ours = |(key, value): (&String, &String)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone()));
+    pairs.chain(footer.schema().metadata()).filter_map(ours).collect()
+}
+
+/// Rows of a written file of any table by its footer; whoever commits a file compares them with what was
+/// written.
 ///
 /// # Errors
-/// [`TraceError::Read`] or [`TraceError::Damaged`].
+/// A [`TraceError`] that names the file: it cannot be read, is damaged, or is no table of ours.
 pub fn verify_footer(path: &Path) -> Result<u64, TraceError> {
-    let file = File::open(path).map_err(|source| TraceError::Read { file: path.to_owned(), source })?;
-    let footer = guard(path, 0, || Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?))?;
-    Ok(footer.metadata().file_metadata().num_rows() as u64)
+    TraceFile::open_any(path).map(|file| file.rows())
 }
 
 /// Names of a file's columns, in file order.
@@ -176,6 +211,6 @@ pub fn verify_footer(path: &Path) -> Result<u64, TraceError> {
 /// [`TraceError::Read`] or [`TraceError::Damaged`].
 pub fn read_columns(path: &Path) -> Result<Vec<String>, TraceError> {
     let file = File::open(path).map_err(|source| TraceError::Read { file: path.to_owned(), source })?;
-    let footer = guard(path, 0, || Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?))?;
+    let footer = read_footer(path, &file)?;
     Ok(footer.schema().fields().iter().map(|field| field.name().clone()).collect())
 }

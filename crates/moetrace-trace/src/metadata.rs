@@ -80,15 +80,6 @@ pub(crate) fn geometry(metadata: &Metadata, file: &Path) -> Result<RoutingGeomet
     Ok(if shared_gate { geometry.with_shared_gate() } else { geometry })
 }
 
-/// How weights were rounded before `file` was written.
-pub(crate) fn weight_precision(metadata: &Metadata, file: &Path) -> Result<WeightPrecision, TraceError> {
-    match metadata.get(WEIGHTS).map(String::as_str) {
-        Some("f16") => Ok(WeightPrecision::Half),
-        Some("f32") => Ok(WeightPrecision::Full),
-        _ => Err(wrong(metadata, file, WEIGHTS, "f16 or f32")),
-    }
-}
-
 /// One value, parsed.
 pub(crate) fn parse<T: std::str::FromStr>(
     metadata: &Metadata,

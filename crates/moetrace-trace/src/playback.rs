@@ -72,6 +72,9 @@ impl Playback<'_> {
         sink: &mut dyn RoutingSink,
     ) -> Result<(), TraceError> {
         let n = samples.iter().map(|s| s.tokens as usize).sum();
+        if n == 0 {
+            return Ok(());
+        }
         let taken = source.take(n)?;
         let found: usize = taken.iter().map(RecordBatch::num_rows).sum();
         if found != n {
@@ -122,7 +125,7 @@ impl Playback<'_> {
         ids.resize(owners.len(), TokenId::default());
         let mut spans = Vec::with_capacity(samples.len());
         let mut start = 0;
-        for sample in samples {
+        for sample in samples.iter().filter(|sample| sample.tokens > 0) {
             let len = sample.tokens as usize;
             if let Some(at) = owners[start..start + len].iter().position(|&id| id != sample.sample_id.0) {
                 return Err(TraceError::SampleOrder {

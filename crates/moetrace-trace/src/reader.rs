@@ -8,7 +8,7 @@ use moetrace_routing::{Name, RoutingGeometry, RoutingSink};
 use crate::file::TraceFile;
 use crate::metadata::{DATASET, geometry, parse};
 use crate::playback::Playback;
-use crate::schema::{LayerColumns, NLL, TOKEN, token_fields};
+use crate::schema::{self, LayerColumns, NLL, TOKEN, token_fields};
 use crate::{SampleRow, TraceColumns, TraceError, read_samples};
 
 /// One shard's tokens and samples, opened and compared.
@@ -47,7 +47,8 @@ impl ShardReader {
             nll: file.has(NLL),
             hidden: false,
         };
-        for field in token_fields(&geometry, columns) {
+        // The data set's name is taken from the metadata: tools that rewrite a file undo the dictionary.
+        for field in token_fields(&geometry, columns).iter().filter(|field| field.name() != schema::DATASET) {
             file.expect(field.name(), field.data_type())?;
         }
         let rows = read_samples(samples)?;

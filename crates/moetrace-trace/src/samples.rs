@@ -13,12 +13,14 @@ use crate::array::constant_text;
 use crate::column::Part;
 use crate::file::TraceFile;
 use crate::metadata::{DATASET, table_metadata};
-use crate::schema::{sample_fields, schema};
+use crate::schema::{MAX_GROUP_BYTES, sample_fields, schema};
 use crate::table::{TableChunk, TableWriter};
 use crate::{TraceError, TraceSettings};
 
 /// Rows decoded at once.
 const READ_ROWS: usize = 4_096;
+/// Rows of a row group, fewer where texts are long: an Arrow array of texts holds 2 GB at most.
+const GROUP_ROWS: usize = 8_192;
 
 /// One text of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +60,25 @@ pub fn write_samples<W: Write + Send>(
     let schema = schema(sample_fields(settings.columns), &metadata);
     let write = || -> Result<W, ParquetError> {
         let mut table = TableWriter::new(schema, &metadata, sink, settings.threads)?;
-        if !rows.is_empty() {
-            table.write(&TableChunk { columns: columns(dataset, rows, settings)?, ends_group: true })?;
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (group, later) = rest.split_at(group_len(rest));
+            table.write(&TableChunk { columns: columns(dataset, group, settings)?, ends_group: true })?;
+            rest = later;
         }
         table.finish()
     };
     write().map_err(|source| TraceError::Write { table: "samples", source })
+}
+
+/// How many of `rows` make a row group; at least one.
+fn group_len(rows: &[SampleRow]) -> usize {
+    let mut bytes = 0;
+    let fits = |row: &&SampleRow| {
+        bytes += row.text.as_ref().map_or(0, String::len);
+        bytes <= MAX_GROUP_BYTES
+    };
+    rows.iter().take(GROUP_ROWS).take_while(fits).count().max(1)
 }
 
 fn columns(
@@ -75,7 +90,7 @@ fn columns(
         Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef
     };
     let flag = |of: fn(&SampleRow) -> bool| {
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(of(r))))) as ArrayRef
+        Arc::new(rows.iter().map(|r| Some(of(r))).collect::<BooleanArray>()) as ArrayRef
     };
     let mut columns = vec![
         constant_text(dataset, rows.len())?,
@@ -107,9 +122,9 @@ pub fn read_samples(path: &Path) -> Result<Vec<SampleRow>, TraceError> {
         let part = Part { file: path, row: rows.len() as u64, batch: &batch };
         let (ids, tokens) = (part.numbers::<UInt32Type>("sample_id")?, part.numbers::<UInt32Type>("tokens")?);
         let source_rows = part.numbers::<UInt64Type>("source_row")?;
-        let (files, labels) = (part.texts("source_file")?, part.texts("label")?);
+        let (files, labels) = (part.whole_texts("source_file")?, part.texts("label")?);
         let (truncated, bos) = (part.flags("truncated")?, part.flags("begins_with_bos")?);
-        let hashes = part.texts("text_hash")?;
+        let hashes = part.whole_texts("text_hash")?;
         let texts = with_text.then(|| part.texts("text")).transpose()?;
         let optional = |array: &StringArray, i: usize| array.is_valid(i).then(|| array.value(i).to_owned());
         for i in 0..batch.num_rows() {

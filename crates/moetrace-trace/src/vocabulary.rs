@@ -49,7 +49,7 @@ pub fn read_vocabulary(path: &Path) -> Result<Vec<(TokenId, String)>, TraceError
     let mut tokens = Vec::new();
     while let Some(batch) = batches.next()? {
         let part = Part { file: path, row: tokens.len() as u64, batch: &batch };
-        let (ids, texts) = (part.numbers::<UInt32Type>(TOKEN)?, part.texts("token")?);
+        let (ids, texts) = (part.numbers::<UInt32Type>(TOKEN)?, part.whole_texts("token")?);
         tokens.extend(ids.iter().enumerate().map(|(i, &id)| (TokenId(id), texts.value(i).to_owned())));
     }
     Ok(tokens)

@@ -9,52 +9,52 @@ use moetrace_routing::{
 use moetrace_trace::{SampleRow, ShardWriter, TraceColumns, TraceError, TraceSettings, WrittenShard};
 
 /// A small linear congruential generator (Knuth's MMIX constants): enough to fill planes with.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
-    pub fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as u32
     }
-    pub fn unit(&mut self) -> f32 {
+    pub(crate) fn unit(&mut self) -> f32 {
         (self.next() >> 8) as f32 / (1 << 23) as f32
     }
 }
 
 /// All rows of a shard, every plane of them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recording {
-    pub geometry: RoutingGeometry,
-    pub spans: Vec<Span>,
-    pub token_ids: Vec<TokenId>,
-    pub positions: Vec<u32>,
-    pub layers: Vec<Layer>,
-    pub nll: Vec<f32>,
+pub(crate) struct Recording {
+    pub(crate) geometry: RoutingGeometry,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) token_ids: Vec<TokenId>,
+    pub(crate) positions: Vec<u32>,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) nll: Vec<f32>,
     /// Rows whose hidden states are recorded, ascending.
-    pub hidden_rows: Vec<u32>,
+    pub(crate) hidden_rows: Vec<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Layer {
-    pub experts: Vec<ExpertId>,
-    pub weights: Vec<f32>,
-    pub margins: Vec<f32>,
-    pub gate_entropy: Vec<f32>,
-    pub logits: Vec<f32>,
-    pub shared_gate: Vec<f32>,
-    pub hidden: Vec<f32>,
+pub(crate) struct Layer {
+    pub(crate) experts: Vec<ExpertId>,
+    pub(crate) weights: Vec<f32>,
+    pub(crate) margins: Vec<f32>,
+    pub(crate) gate_entropy: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) shared_gate: Vec<f32>,
+    pub(crate) hidden: Vec<f32>,
 }
 
-pub fn geometry(experts: usize, chosen: usize, layers: u16) -> RoutingGeometry {
+pub(crate) fn geometry(experts: usize, chosen: usize, layers: u16) -> RoutingGeometry {
     // Layer 0 is dense, as in DeepSeek-MoE.
     RoutingGeometry::new(experts, chosen, 8, (1..=layers).map(LayerIndex).collect()).unwrap()
 }
 
 impl Recording {
-    pub fn new(geometry: &RoutingGeometry, lengths: &[usize], seed: u64) -> Self {
+    pub(crate) fn new(geometry: &RoutingGeometry, lengths: &[usize], seed: u64) -> Self {
         let mut numbers = Numbers::new(seed);
         let mut start = 0;
         let spans: Vec<Span> = lengths
@@ -76,13 +76,14 @@ impl Recording {
         let n = start;
         let (e, d) = (geometry.experts(), geometry.hidden());
         let hidden_rows: Vec<u32> = (0..n as u32).filter(|row| row % 5 == 2).collect();
-        let layers = geometry.layers().iter().map(|_| layer(geometry, n, &mut numbers)).map(|mut l| {
+        let mut layers = Vec::new();
+        for _ in geometry.layers() {
+            let mut l = layer(geometry, n, &mut numbers);
             l.logits = (0..n * e).map(|_| numbers.unit() * 8.0 - 4.0).collect();
             l.shared_gate = (0..n).map(|_| numbers.unit()).collect();
             l.hidden = (0..hidden_rows.len() * d).map(|_| numbers.unit() - 0.5).collect();
-            l
-        });
-        let layers = layers.collect();
+            layers.push(l);
+        }
         let first: Vec<usize> = spans.iter().map(|span| span.start).collect();
         Self {
             geometry: geometry.clone(),
@@ -98,7 +99,7 @@ impl Recording {
     }
 
     /// Plays all samples into `sink`, `samples_per_pass` at a time.
-    pub fn play(&self, samples_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), SinkError> {
+    pub(crate) fn play(&self, samples_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), SinkError> {
         self.spans.chunks(samples_per_pass).try_for_each(|spans| self.play_pass(spans, sink))
     }
 
@@ -141,7 +142,7 @@ impl Recording {
         sink.end()
     }
 
-    pub fn samples(&self) -> Vec<SampleRow> {
+    pub(crate) fn samples(&self) -> Vec<SampleRow> {
         let row = |span: &Span| SampleRow {
             sample_id: span.sample,
             source_file: "letters.jsonl".to_owned(),
@@ -156,7 +157,7 @@ impl Recording {
         self.spans.iter().map(row).collect()
     }
 
-    pub fn write(&self, settings: &TraceSettings, samples_per_pass: usize) -> WrittenShard<Vec<u8>> {
+    pub(crate) fn write(&self, settings: &TraceSettings, samples_per_pass: usize) -> WrittenShard<Vec<u8>> {
         let hidden = settings.columns.hidden.then(Vec::new);
         let mut writer =
             ShardWriter::new(&self.geometry, settings, &"letters".into(), Vec::new(), hidden).unwrap();
@@ -165,7 +166,11 @@ impl Recording {
     }
 
     /// Writes the shard into `dir`: paths of the tokens and of the samples table.
-    pub fn write_files(&self, dir: &tempfile::TempDir, settings: &TraceSettings) -> (PathBuf, PathBuf) {
+    pub(crate) fn write_files(
+        &self,
+        dir: &tempfile::TempDir,
+        settings: &TraceSettings,
+    ) -> (PathBuf, PathBuf) {
         let (data, samples) = (dir.path().join("data.parquet"), dir.path().join("samples.parquet"));
         std::fs::write(&data, self.write(settings, 2).data).unwrap();
         let bytes = moetrace_trace::write_samples(Vec::new(), "letters", &self.samples(), settings).unwrap();
@@ -194,20 +199,20 @@ fn layer(geometry: &RoutingGeometry, n: usize, numbers: &mut Numbers) -> Layer {
 }
 
 /// Every optional column.
-pub fn all_columns() -> TraceColumns {
+pub(crate) fn all_columns() -> TraceColumns {
     TraceColumns { token_ids: true, text: true, logits: true, shared_gate: true, nll: true, hidden: true }
 }
 
 /// Remembers everything, pass after pass, but for how it was cut into passes.
-pub struct Memory {
-    pub heard: Recording,
-    pub passes: usize,
+pub(crate) struct Memory {
+    pub(crate) heard: Recording,
+    pub(crate) passes: usize,
     wants: Planes,
     batch_rows: usize,
 }
 
 impl Memory {
-    pub fn new(geometry: &RoutingGeometry, wants: Planes) -> Self {
+    pub(crate) fn new(geometry: &RoutingGeometry, wants: Planes) -> Self {
         Self { heard: Recording::new(geometry, &[], 0), passes: 0, wants, batch_rows: 0 }
     }
 }
@@ -243,6 +248,6 @@ impl RoutingSink for Memory {
 }
 
 /// The trace error inside a sink's error.
-pub fn trace_error(error: SinkError) -> TraceError {
+pub(crate) fn trace_error(error: SinkError) -> TraceError {
     *error.into_inner().downcast().unwrap()
 }
