@@ -39,7 +39,9 @@ fn layer(rows: usize, state: &mut u64) -> Layer {
             .map(|(logit, e)| (logit.exp(), e))
             .collect();
         let sum: f32 = scores.iter().map(|s| s.0).sum();
-        scores.iter_mut().for_each(|s| s.0 /= sum);
+        for score in &mut scores {
+            score.0 /= sum;
+        }
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
         layer.experts.extend(scores[..CHOSEN].iter().map(|s| ExpertId(s.1)));
         layer.weights.extend(scores[..CHOSEN].iter().map(|s| s.0));

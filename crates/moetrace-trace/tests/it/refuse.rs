@@ -82,7 +82,7 @@ fn a_plane_that_is_recorded_but_not_delivered_is_an_error() {
 }
 
 /// Some calls to a writer.
-type Calls = dyn Fn(&mut ShardWriter<Vec<u8>>) -> Result<(), SinkError>;
+type Calls<'a> = dyn Fn(&mut ShardWriter<Vec<u8>>) -> Result<(), SinkError> + 'a;
 
 #[test]
 fn calls_out_of_order_are_errors_and_not_wrong_rows() {
@@ -98,7 +98,7 @@ fn calls_out_of_order_are_errors_and_not_wrong_rows() {
     let view = |ordinal: usize| {
         RoutingView::new(&geometry, geometry.ordinals().nth(ordinal).unwrap(), 1, planes).unwrap()
     };
-    let order = |calls: &Calls| trace_error(calls(&mut writer(TraceColumns::default())).unwrap_err());
+    let order = |calls: &Calls<'_>| trace_error(calls(&mut writer(TraceColumns::default())).unwrap_err());
     for error in [
         order(&|w| w.record(&view(0))),
         order(&|w| w.end()),
