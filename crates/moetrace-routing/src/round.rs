@@ -72,6 +72,7 @@ impl<S: RoutingSink> RoutingSink for RoundWeights<S> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "rounding is exact or wrong")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
