@@ -17,6 +17,8 @@ const LAYERS: u16 = 27;
 const SAMPLE: usize = 512;
 const SAMPLES_PER_PASS: usize = 16;
 const PASSES: u32 = 32;
+/// Passes of different rows: more rows than a page has, so that nothing repeats within one.
+const DIFFERENT: usize = 4;
 
 /// One layer's planes of one pass.
 struct Layer {
@@ -87,7 +89,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let geometry = RoutingGeometry::new(EXPERTS, CHOSEN, 2_048, (1..=LAYERS).map(LayerIndex).collect())?;
     let rows = SAMPLE * SAMPLES_PER_PASS;
     let mut state = 1;
-    let layers: Vec<Layer> = (0..LAYERS).map(|_| layer(rows, &mut state)).collect();
+    let passes: Vec<Vec<Layer>> =
+        (0..DIFFERENT).map(|_| (0..LAYERS).map(|_| layer(rows, &mut state)).collect()).collect();
     let tokens = rows as f64 * f64::from(PASSES);
     let folder = std::env::temp_dir();
     let data = folder.join("moetrace_write_speed_data.parquet");
@@ -101,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut sink = RoundWeights::new(writer, precision);
         for pass in 0..PASSES {
             sink.begin(&batch(pass)?)?;
-            for (ordinal, layer) in geometry.ordinals().zip(&layers) {
+            for (ordinal, layer) in geometry.ordinals().zip(&passes[pass as usize % DIFFERENT]) {
                 let planes = RoutingPlanes {
                     experts: &layer.experts,
                     weights: &layer.weights,
