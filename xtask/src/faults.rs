@@ -21,6 +21,11 @@ pub(crate) fn faults(args: &[String]) -> Result<()> {
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work)?;
 
+    // A copy, so that a build meanwhile does not change what is tested.
+    let copy = work.join("moetrace");
+    std::fs::copy(&program, &copy)?;
+    let program = copy;
+
     let unbroken = work.join("unbroken");
     let begun = Instant::now();
     run(&mut collect(&program, &unbroken))?;
