@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{cargo, root, run, sha256, target_dir};
+use crate::{debug_program, root, run, sha256, target_dir};
 
 /// Shards small enough that a run has dozens, so that a kill falls into every step of some commit.
 const RUN: [&str; 6] = ["--traces", "72", "--shard-tokens", "512", "--tokens-per-pass", "256"];
@@ -15,8 +15,7 @@ const RUN: [&str; 6] = ["--traces", "72", "--shard-tokens", "512", "--tokens-per
 /// Kills `args[0]` times (default 50) over as many runs as that takes.
 pub(crate) fn faults(args: &[String]) -> Result<()> {
     let kills: usize = args.first().map_or(Ok(50), |n| n.parse()).context("expected a number of kills")?;
-    run(cargo().args(["build", "--quiet", "--package", "moetrace"]))?;
-    let program = target_dir().join("debug").join(format!("moetrace{}", std::env::consts::EXE_SUFFIX));
+    let program = debug_program()?;
     let work = target_dir().join("faults");
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work)?;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{cargo, root, run, target_dir};
+use crate::{debug_program, root, run, target_dir};
 
 /// Makes a virtual environment with pinned readers, a run if none is given, and tries every recipe on it.
 pub(crate) fn interop(args: &[String]) -> Result<()> {
@@ -27,20 +27,9 @@ fn small_run(work: &std::path::Path) -> Result<PathBuf> {
     if out.exists() {
         std::fs::remove_dir_all(&out)?;
     }
-    run(cargo()
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "moetrace",
-            "--",
-            "collect",
-            "--quiet",
-            "--traces",
-            "12",
-            "--out",
-        ])
-        .arg(&out))?;
+    let options = ["--traces", "60", "--router-logits", "--nll", "--hidden", "8"];
+    let mut collect = Command::new(debug_program()?);
+    run(collect.args(["collect", "--quiet"]).args(options).arg("--out").arg(&out))?;
     Ok(out)
 }
 

@@ -73,6 +73,12 @@ fn cargo() -> Command {
     command
 }
 
+/// The unoptimised program as `cargo test --workspace` builds it: the same features, so nothing is built twice.
+fn debug_program() -> Result<PathBuf> {
+    run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
+    Ok(target_dir().join("debug").join(format!("moetrace{}", std::env::consts::EXE_SUFFIX)))
+}
+
 /// Where cargo puts what it builds.
 fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
