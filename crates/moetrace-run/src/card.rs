@@ -21,6 +21,8 @@ fn front_matter(out: &mut String, manifest: &Manifest, summary: &Summary) -> std
         size(summary.tokens)
     )?;
     writeln!(out, "configs:")?;
+    let recorded: Vec<_> = manifest.datasets.iter().enumerate().filter(|(_, d)| d.samples > 0).collect();
+    let splits = splits(recorded.iter().map(|(_, d)| d.name.as_str()));
     let hidden = manifest.identity.get("hidden").is_some_and(|n| n != "0");
     let kinds = [("tokens", "data", true), ("samples", "samples", true), ("hidden", "hidden", hidden)];
     for (config, folder, _) in kinds.into_iter().filter(|k| k.2) {
@@ -29,10 +31,10 @@ fn front_matter(out: &mut String, manifest: &Manifest, summary: &Summary) -> std
             writeln!(out, "  default: true")?;
         }
         writeln!(out, "  data_files:")?;
-        for dataset in manifest.datasets.iter().filter(|d| d.samples > 0) {
-            let name = &dataset.name;
-            writeln!(out, "  - split: {}", split(name))?;
-            writeln!(out, "    path: {}", quoted(&format!("{folder}/{name}-[0-9]*-of-[0-9]*.parquet")))?;
+        for ((index, dataset), split) in recorded.iter().zip(&splits) {
+            let shards = manifest.shards.iter().filter(|shard| shard.dataset == *index).count();
+            writeln!(out, "  - split: {split}")?;
+            writeln!(out, "    path: {}", shard_files(folder, &dataset.name, shards))?;
         }
     }
     writeln!(out, "---\n")
@@ -92,9 +94,37 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// `datasets` allows only word characters and dots in the name of a split.
-fn split(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect()
+/// The pattern, or the list of them, that matches the files of a data set's shards and those of no other. A star
+/// would not do: with it `verse` takes the files of `verse-2`.
+fn shard_files(folder: &str, name: &str, shards: usize) -> String {
+    let digits = |n: usize| n.to_string().len().max(5);
+    let widths = 5..=digits(shards.saturating_sub(1));
+    let patterns: Vec<String> = widths
+        .map(|width| quoted(&format!("{folder}/{name}-{}-of-{shards:05}.parquet", "[0-9]".repeat(width))))
+        .collect();
+    match patterns.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
+/// Names of splits, each once. `datasets` allows word characters, and dots between them.
+fn splits<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut splits: Vec<String> = Vec::new();
+    for name in names {
+        let chars: Vec<char> = name.chars().collect();
+        let is_dot = |at: Option<&char>| at.is_none_or(|&c| c == '.');
+        let allowed = |i: usize, c: char| {
+            let between = i > 0 && !is_dot(chars.get(i - 1)) && !is_dot(chars.get(i + 1));
+            c.is_alphanumeric() || (c == '.' && between)
+        };
+        let base: String =
+            chars.iter().enumerate().map(|(i, &c)| if allowed(i, c) { c } else { '_' }).collect();
+        let numbered = (2..).map(|n| format!("{base}_{n}"));
+        let free = std::iter::once(base.clone()).chain(numbered).find(|split| !splits.contains(split));
+        splits.extend(free);
+    }
+    splits
 }
 
 fn size(rows: u64) -> &'static str {
@@ -107,5 +137,31 @@ fn size(rows: u64) -> &'static str {
         10_000_000..100_000_000 => "10M<n<100M",
         100_000_000..1_000_000_000 => "100M<n<1B",
         _ => "n>1B",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_are_word_characters_with_dots_between_and_each_is_there_once() {
+        for (names, expected) in [
+            (vec!["imdb", "v1.5", "a-b"], vec!["imdb", "v1.5", "a_b"]),
+            (vec!["a-b", "a_b", "a_b_2", "a.b"], vec!["a_b", "a_b_2", "a_b_2_2", "a.b"]),
+            (vec!["v1.", "v1._", "a..b"], vec!["v1_", "v1._", "a__b"]),
+        ] {
+            assert_eq!(splits(names.into_iter()), expected);
+        }
+    }
+
+    #[test]
+    fn patterns_give_each_digit_of_a_shard_number() {
+        let five = "[0-9]".repeat(5);
+        assert_eq!(shard_files("data", "a", 7), format!("\"data/a-{five}-of-00007.parquet\""));
+        assert_eq!(
+            shard_files("data", "a", 100_001),
+            format!("[\"data/a-{five}-of-100001.parquet\", \"data/a-{five}[0-9]-of-100001.parquet\"]")
+        );
     }
 }

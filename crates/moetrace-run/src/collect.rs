@@ -138,12 +138,14 @@ pub fn collect(
     load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
     on_event: &mut dyn FnMut(RunEvent<'_>),
 ) -> Result<Outcome, RunError> {
+    let shards = run.plan.shards.len();
+    let range = run.range.unwrap_or(ShardRange { from: 0, to: shards });
+    // Before anything is written: a mistyped range leaves no folder behind.
+    if range.to > shards || range.from > range.to {
+        return Err(RunError::ShardRange { from: range.from, to: range.to, shards });
+    }
     let manifest = run.folder.open(run.fs, run.plan, run.settings.clone())?;
     let all = &manifest.shards;
-    let range = run.range.unwrap_or(ShardRange { from: 0, to: all.len() });
-    if range.to > all.len() || range.from > range.to {
-        return Err(RunError::ShardRange { from: range.from, to: range.to, shards: all.len() });
-    }
     let mut state = Looping { run, manifest: &manifest, engine: None, written: 0, busy: None, bytes: 0 };
     let mut total = RoutingMetrics::new(&run.plan.geometry, &run.metrics);
     let mut interrupted = false;

@@ -173,8 +173,15 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.name, self.was, self.now)
+        write!(f, "{} {} -> {}", self.name, shown(&self.was), shown(&self.now))
     }
+}
+
+/// A hash of 64 digits as its first 12, which tell it from others as well.
+fn shown(value: &str) -> String {
+    let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let short = |word: &str| if is_hash(word) { format!("{}…", &word[..12]) } else { word.to_owned() };
+    value.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
 impl Manifest {

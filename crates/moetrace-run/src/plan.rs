@@ -88,17 +88,12 @@ impl Plan {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
-        for dataset in self.dataset_facts() {
+        // The number counts: the first data sets get what the quota leaves over.
+        for (i, dataset) in self.dataset_facts().into_iter().enumerate() {
             let files = blake3::hash(serde_json::to_string(&dataset.files).unwrap_or_default().as_bytes());
-            let order = identity.len();
             identity.insert(
                 format!("dataset {}", dataset.name),
-                format!(
-                    "{order}: column {} of {} files {}",
-                    dataset.column,
-                    dataset.files.len(),
-                    files.to_hex()
-                ),
+                format!("no. {} column {} files {}", i + 1, dataset.column, files.to_hex()),
             );
         }
         identity

@@ -1,5 +1,6 @@
 //! One shard: its passes through the engine, its files, its commit.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +8,7 @@ use moetrace_corpus::{Sample, pack, passes};
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
 use moetrace_model::{Engine, ModelError};
 use moetrace_routing::{RoundWeights, RoutingError, RoutingSink, Tee, TokenBatch};
-use moetrace_trace::{SampleRow, ShardWriter, TraceSettings, write_samples};
+use moetrace_trace::{SampleRow, ShardWriter, TraceError, TraceSettings, write_samples};
 
 use crate::commit::{Finished, commit, remove_leftovers};
 use crate::error::OnPath;
@@ -39,7 +40,7 @@ impl Writing<'_> {
         on_event: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<Option<(CommitRecord, RoutingMetrics)>, RunError> {
         remove_leftovers(self.fs, self.folder, shard)?;
-        let written = self.write(shard, engine, on_event);
+        let written = self.write(shard, engine, on_event).map_err(|e| self.place(shard, e));
         if !matches!(written, Ok(Some(_))) {
             // The first error is the one to report; what stays is removed when the shard is next begun.
             let _ = remove_leftovers(self.fs, self.folder, shard);
@@ -92,6 +93,20 @@ impl Writing<'_> {
             moetrace: env!("CARGO_PKG_VERSION").into(),
         })?;
         Ok(Some((record, metrics)))
+    }
+
+    /// Says which file the system refused to write: who encodes it knows no paths.
+    fn place(&self, shard: &Shard, error: RunError) -> RunError {
+        let trace = match &error {
+            RunError::Trace(trace) => Some(trace),
+            RunError::Model(ModelError::Sink(sink)) => sink.inner().downcast_ref::<TraceError>(),
+            _ => None,
+        };
+        let Some(trace @ TraceError::Write { table, .. }) = trace else { return error };
+        let Some(io) = trace.io_error() else { return error };
+        let source = io.raw_os_error().map_or_else(|| io.kind().into(), io::Error::from_raw_os_error);
+        let kind = if *table == "tokens" { "data" } else { *table };
+        RunError::Io { action: "cannot write", path: self.folder.shard_path(kind, &shard.name), source }
     }
 
     fn open(&self, shard: &Shard) -> Open {

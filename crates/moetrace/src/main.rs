@@ -18,8 +18,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
+use clap::error::ErrorKind;
+
 use crate::args::Command;
 use crate::failure::{Failure, code};
+
+/// `moetrace` alone shows its help; that is an error in clap's eyes and ends with its exit code.
+const NO_ARGUMENTS: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 /// The last panic, kept until it is known whether somebody caught it: decoders of foreign files do.
 static PANIC: Mutex<String> = Mutex::new(String::new());
@@ -34,10 +39,11 @@ fn main() -> ExitCode {
         Ok(Ok(exit)) => ExitCode::from(exit),
         Ok(Err(failure)) => {
             // Help and version are no errors and go to standard output, as clap has it.
-            if let Some(usage) = &failure.usage {
-                let _ = usage.print();
-            } else {
-                eprintln!("{failure}");
+            match &failure.usage {
+                Some(usage) if !matches!(failure.exit, code::USAGE) || usage.kind() == NO_ARGUMENTS => {
+                    let _ = usage.print();
+                }
+                _ => eprintln!("{failure}"),
             }
             ExitCode::from(failure.exit)
         }

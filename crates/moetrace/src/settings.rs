@@ -36,7 +36,8 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
     let (extra, from_file) = file_arguments(&file, name, sub)?;
     let mut longer = argv;
     longer.extend(extra);
-    let again = command().try_get_matches_from(&longer).map_err(Failure::from)?;
+    // The arguments alone were fine, so what is refused now came from the file.
+    let again = command().try_get_matches_from(&longer).map_err(|e| Failure::config_value(&file, &e))?;
     let sub = again.subcommand().map_or(&again, |(_, m)| m);
     let settings = resolved(name, sub, &from_file, Some(&file));
     Ok(Parsed { cli: Cli::from_arg_matches(&again).map_err(Failure::from)?, settings })
@@ -53,8 +54,11 @@ fn file_arguments(
     given: &ArgMatches,
 ) -> Result<(Vec<OsString>, Vec<String>), Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::config_file(file, &e.to_string()))?;
-    let table: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| Failure::config_file(file, &e.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        Failure::config_file(file, &format!("line {line}: {}", e.message()))
+    })?;
     let root = command();
     let Some(sub) = root.find_subcommand(name) else { return Ok(Default::default()) };
     let (mut arguments, mut used) = (Vec::new(), Vec::new());
@@ -63,8 +67,9 @@ fn file_arguments(
         let Some(arg) = sub.get_arguments().find(|a| a.get_id() == id.as_str() && id != "config") else {
             return Err(Failure::config_key(file, key, sub));
         };
-        let source = given.value_source(&id);
-        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+        // A flag also wins over a key that cannot be used together with it.
+        let mut rivals = sub.get_arg_conflicts_with(arg).into_iter().chain([arg]);
+        if rivals.any(|a| is_given(given, a.get_id().as_str())) {
             continue;
         }
         let flag = format!("--{}", arg.get_long().unwrap_or(key));
@@ -72,14 +77,17 @@ fn file_arguments(
             toml::Value::Array(many) => many.clone(),
             one => vec![one.clone()],
         };
+        let is_switch = !arg.get_action().takes_values();
         for value in values {
-            match value {
-                toml::Value::Boolean(true) => arguments.push(flag.clone().into()),
-                toml::Value::Boolean(false) => {}
-                toml::Value::String(text) => arguments.extend([flag.clone().into(), text.into()]),
-                toml::Value::Integer(n) => arguments.extend([flag.clone().into(), n.to_string().into()]),
-                other => {
-                    let what = format!("{key} is a {}, expected text, a number or true", other.type_str());
+            // `--flag=value`, so that a value that begins with a dash is none the less a value.
+            match (value, is_switch) {
+                (toml::Value::Boolean(true), true) => arguments.push(flag.clone().into()),
+                (toml::Value::Boolean(false), true) => {}
+                (toml::Value::String(text), false) => arguments.push(format!("{flag}={text}").into()),
+                (toml::Value::Integer(n), false) => arguments.push(format!("{flag}={n}").into()),
+                (other, _) => {
+                    let expected = if is_switch { "true or false" } else { "text or a whole number" };
+                    let what = format!("{key} is a {}, expected {expected}", other.type_str());
                     return Err(Failure::config_file(file, &what));
                 }
             }
@@ -87,6 +95,11 @@ fn file_arguments(
         used.push(id);
     }
     Ok((arguments, used))
+}
+
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    let source = matches.try_contains_id(id).ok().and_then(|_| matches.value_source(id));
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
 fn resolved(

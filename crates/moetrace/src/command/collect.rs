@@ -69,11 +69,9 @@ fn run(
 /// Keeps an older run beside the new one; an older `.bak` is in the way and is named.
 fn set_aside(prepared: &Prepared) -> Result<(), Failure> {
     let root = prepared.folder.root();
-    if !root.exists() {
-        return Ok(());
-    }
+    // Without a manifest there is no run to keep; a folder of others is refused when the run is begun.
     if !prepared.folder.has_manifest() {
-        return Err(RunError::NotARun { path: root.into() }.into());
+        return Ok(());
     }
     let mut name = root.file_name().unwrap_or_default().to_owned();
     name.push(".bak");

@@ -113,6 +113,13 @@ impl From<ModelError> for Failure {
             ModelError::TokenRange { .. } => {
                 new(code::BAD_INPUT, "E-TOKENS", "the tokenizer or the input_ids belong to another model")
             }
+            ModelError::Json { .. }
+            | ModelError::FileSize { .. }
+            | ModelError::Header { .. }
+            | ModelError::HeaderLength { .. }
+            | ModelError::WeightMap { .. } => {
+                new(code::BAD_INPUT, "E-MODEL", "the file is damaged or no part of a model; fetch it again")
+            }
             _ => new(code::BAD_INPUT, "E-MODEL", "'moetrace inspect DIR' lists the checkpoint's tensors"),
         }
     }

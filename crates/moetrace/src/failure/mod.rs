@@ -43,7 +43,7 @@ pub(crate) struct Failure {
     pub(crate) what: String,
     /// What to type or do next.
     pub(crate) help: Option<String>,
-    /// clap's own message, printed as it stands.
+    /// clap's own message, which brings its own hints.
     pub(crate) usage: Option<clap::Error>,
 }
 
@@ -64,9 +64,17 @@ impl Failure {
         Self::new(code::CONFIG, "E-CONFIG-FILE", format!("{}: {}", file.display(), why.trim_end()), help)
     }
 
+    /// A value that the flag of the same name would refuse.
+    pub(crate) fn config_value(file: &Path, refused: &clap::Error) -> Self {
+        let text = refused.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        Self::config_file(file, first.strip_prefix("error: ").unwrap_or(first))
+    }
+
     /// A key that no flag has.
     pub(crate) fn config_key(file: &Path, key: &str, command: &clap::Command) -> Self {
-        let known: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        let known = command.get_arguments().filter_map(clap::Arg::get_long).filter(|key| *key != "config");
+        let known: Vec<&str> = known.collect();
         let what = format!("{}: unknown key {key:?}", file.display());
         Self::new(code::CONFIG, "E-CONFIG-FILE", what, format!("known keys: {}", known.join(", ")))
     }
@@ -75,7 +83,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(usage) = &self.usage {
-            return usage.fmt(f);
+            let text = usage.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            return write!(f, "error[{}]: {}", self.name, text.trim_end());
         }
         write!(f, "error[{}]: {}", self.name, self.what)?;
         match &self.help {
@@ -161,7 +171,12 @@ fn io_failure(source: &io::Error, action: &str, what: String) -> Failure {
         code::IO if create => code::NO_OUTPUT,
         other => other,
     };
-    Failure::new(exit, "E-IO", what, "committed shards are safe; run the same command again once it works")
+    let help = if create {
+        "name a folder that can be created and written with --out"
+    } else {
+        "committed shards are safe; run the same command again once it works"
+    };
+    Failure::new(exit, "E-IO", what, help)
 }
 
 /// An error with its causes, those left out that it has said already.

@@ -35,6 +35,11 @@ fn thousands(n: u64) -> String {
     out
 }
 
+/// `1 shard`, `6 shards`.
+fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// Bytes in decimal units, as disks are sold: GB is 10^9.
 fn bytes(n: u64) -> String {
     match n {

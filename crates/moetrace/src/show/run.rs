@@ -8,7 +8,7 @@ use moetrace_run::{Manifest, Outcome, ShardState, Status};
 use moetrace_trace::TokenRow;
 use serde_json::json;
 
-use super::{bytes, table, thousands};
+use super::{bytes, counted, table, thousands};
 use crate::prepare::Prepared;
 
 /// What is about to run, in two lines.
@@ -16,19 +16,19 @@ pub(crate) fn heading(prepared: &Prepared) -> String {
     let plan = &prepared.plan;
     let (m, g) = (&plan.model, &plan.geometry);
     format!(
-        "{}: {} routed layers, {} of {} experts per token, {} on the {} with {} threads\n\
-         {} texts of {} data sets, {} tokens in {} shards, into {}",
+        "{}: {} routed layers, {} of {} experts per token, {} on the {} with {}\n\
+         {} of {}, {} in {}, into {}",
         m.name,
         g.layers().len(),
         g.chosen(),
         g.experts(),
         m.precision,
         m.engine,
-        prepared.execution.threads,
-        thousands(plan.samples() as u64),
-        plan.corpus.datasets.len(),
-        thousands(plan.tokens()),
-        plan.shards.len(),
+        counted(prepared.execution.threads as u64, "thread"),
+        counted(plan.samples() as u64, "text"),
+        counted(plan.corpus.datasets.len() as u64, "data set"),
+        counted(plan.tokens(), "token"),
+        counted(plan.shards.len() as u64, "shard"),
         prepared.folder.root().display()
     )
 }
@@ -45,10 +45,23 @@ pub(crate) fn left_out(corpus: &CorpusPlan) -> Vec<String> {
         }
         let cut = d.samples.iter().filter(|s| s.truncated).count();
         if cut > 0 {
-            lines.push(format!("{}: {} texts are cut at the length limit", d.name, thousands(cut as u64)));
+            lines.push(format!("{}: {} cut at the length limit", d.name, counted(cut as u64, "text")));
         }
     }
+    lines.extend(fewer(corpus));
     lines
+}
+
+/// Data sets that hold fewer texts than were asked for: no error, but not what was typed either.
+fn fewer(corpus: &CorpusPlan) -> Option<String> {
+    let short = corpus.datasets.iter().filter(|d| d.samples.len() < d.quota);
+    let each: Vec<String> = short
+        .map(|d| {
+            let (held, quota) = (thousands(d.samples.len() as u64), thousands(d.quota as u64));
+            format!("{} {held} of {quota}", d.name)
+        })
+        .collect();
+    (!each.is_empty()).then(|| format!("all texts are taken, fewer than asked for: {}", each.join(", ")))
 }
 
 /// The end of a collect as JSON.

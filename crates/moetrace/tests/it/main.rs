@@ -1,0 +1,8 @@
+//! The real program on the embedded model and on texts made here: what it prints, writes and exits with.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod program;
+mod refusals;
+mod road;
+mod settings;
+mod signals;
