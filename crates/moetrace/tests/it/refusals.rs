@@ -151,7 +151,7 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
         help += &succeeds(&[command, "--help"]);
     }
     // Of cargo, in the README's commands.
-    let others = ["--workspace", "--release", "--example", "--package", "--json", "--help"];
+    let others = ["--workspace", "--release", "--example", "--package", "--path", "--json", "--help"];
     let mut seen = 0;
     for word in sources.iter().flat_map(|s| s.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))) {
         let is_flag = word.starts_with("--") && word.len() > 4 && !word.starts_with("---");
