@@ -123,11 +123,16 @@ impl CommitRecord {
     /// Whether every file is there with the size the record names.
     ///
     /// # Errors
-    /// [`RunError::Size`] or [`RunError::Io`] with the first file that is not.
+    /// [`RunError::Missing`], [`RunError::Size`] or [`RunError::Io`] with the first file that is not.
     pub fn check_sizes(&self, folder: &RunFolder) -> Result<(), RunError> {
         for file in &self.files {
             let path = folder.shard_path(&file.folder, &self.shard);
-            let found = std::fs::metadata(&path).on("cannot read", &path)?.len();
+            let found = match std::fs::metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(RunError::Missing { path, expected: file.bytes });
+                }
+                other => other.on("cannot read", &path)?.len(),
+            };
             if found != file.bytes {
                 return Err(RunError::Size { path, found, expected: file.bytes });
             }

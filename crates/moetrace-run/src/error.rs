@@ -27,6 +27,8 @@ pub enum RunError {
     Hash { path: PathBuf, found: String, expected: String },
     #[error("{} holds {found} bytes, its commit record says {expected}", path.display())]
     Size { path: PathBuf, found: u64, expected: u64 },
+    #[error("{} is missing, its commit record says {expected} bytes", path.display())]
+    Missing { path: PathBuf, expected: u64 },
     #[error("{} was started with other settings: {}", path.display(), list(differences))]
     OtherSettings { path: PathBuf, differences: Vec<Difference> },
     #[error("shards {from}..{to} are outside a run of {shards} shards")]

@@ -128,12 +128,21 @@ impl From<RunError> for Failure {
                 "E-FOREIGN",
                 "name another folder with --out; moetrace writes into no folder of others",
             ),
+            // Nothing can be repaired without knowing what the run is.
+            RunError::Damaged { path, .. } if path.ends_with("manifest.json") => new(
+                code::BAD_INPUT,
+                "E-DAMAGED",
+                "put the file back, or run the same collect with --fresh to start over",
+            ),
             RunError::Damaged { .. } => new(
                 code::BAD_INPUT,
                 "E-DAMAGED",
                 "run the same collect with --repair, or with --fresh to start over",
             ),
-            RunError::Hash { .. } | RunError::Size { .. } | RunError::Rows { .. } => new(
+            RunError::Hash { .. }
+            | RunError::Size { .. }
+            | RunError::Missing { .. }
+            | RunError::Rows { .. } => new(
                 code::BAD_INPUT,
                 "E-HASH",
                 "the same collect with --repair does only the damaged shards again",
