@@ -1,6 +1,7 @@
 //! A run's heading, its end, its state and its provenance.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use moetrace_corpus::CorpusPlan;
 use moetrace_metrics::MetricsReport;
@@ -87,9 +88,20 @@ pub(crate) fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> Strin
         outcome.written,
         bytes(outcome.bytes)
     );
-    let next = if outcome.complete { "moetrace metrics" } else { "moetrace status" };
-    let _ = writeln!(text, "next: {next} {}", quoted(out));
+    let next = if outcome.complete { "metrics" } else { "status" };
+    let _ = writeln!(text, "next: {} {next} {}", quoted(&program()), quoted(out));
     text
+}
+
+/// This program as it was called, so that what is to be typed next works: `moetrace` if it is on the path,
+/// else its place, from the working folder if it lies below it.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if called.components().count() < 2 {
+        return "moetrace".into();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    called.strip_prefix(&here).unwrap_or(&called).display().to_string()
 }
 
 /// A path as a shell takes it.
