@@ -1,39 +1,51 @@
 //! `cargo xtask interop`: the recipes of docs/trace-format.md, run by the readers they name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::{debug_program, root, run, target_dir};
 
-/// Makes a virtual environment with pinned readers, a run if none is given, and tries every recipe on it.
+/// What the runs record: everything there is, and as little as possible in several shards.
+const RUNS: [(&str, &[&str]); 2] = [
+    ("run", &["--traces", "60", "--router-logits", "--nll", "--hidden", "8"]),
+    ("bare", &["--traces", "24", "--no-tokens", "--weights", "f32", "--shard-tokens", "600"]),
+];
+
+/// Makes a virtual environment with pinned readers, runs if none is given, and tries every recipe on each.
 pub(crate) fn interop(args: &[String]) -> Result<()> {
     let work = target_dir().join("interop");
     std::fs::create_dir_all(&work)?;
-    let trace = match args.first() {
-        Some(given) => PathBuf::from(given),
-        None => small_run(&work)?,
+    let traces = match args.first() {
+        Some(given) => vec![PathBuf::from(given)],
+        None => small_runs(&work)?,
     };
     let generate = root().join("fixtures/generate");
     let python = environment(&work, &generate.join("requirements-interop.txt"))?;
-    let script = generate.join("interop.py");
-    run(Command::new(python).arg(script).arg(trace).arg(root().join("docs/trace-format.md")))
-}
-
-/// Collects a small run of the embedded model with the optional columns.
-fn small_run(work: &std::path::Path) -> Result<PathBuf> {
-    let out = work.join("run");
-    if out.exists() {
-        std::fs::remove_dir_all(&out)?;
+    for trace in traces {
+        let mut script = Command::new(&python);
+        run(script.arg(generate.join("interop.py")).arg(trace).arg(root().join("docs/trace-format.md")))?;
     }
-    let options = ["--traces", "60", "--router-logits", "--nll", "--hidden", "8"];
-    let mut collect = Command::new(debug_program()?);
-    run(collect.args(["collect", "--quiet"]).args(options).arg("--out").arg(&out))?;
-    Ok(out)
+    Ok(())
 }
 
-fn environment(work: &std::path::Path, requirements: &std::path::Path) -> Result<PathBuf> {
+/// Collects small runs of the embedded model.
+fn small_runs(work: &Path) -> Result<Vec<PathBuf>> {
+    let program = debug_program()?;
+    let mut runs = Vec::new();
+    for (name, options) in RUNS {
+        let out = work.join(name);
+        if out.exists() {
+            std::fs::remove_dir_all(&out)?;
+        }
+        run(Command::new(&program).args(["collect", "--quiet"]).args(options).arg("--out").arg(&out))?;
+        runs.push(out);
+    }
+    Ok(runs)
+}
+
+fn environment(work: &Path, requirements: &Path) -> Result<PathBuf> {
     let venv = work.join("venv");
     let python = venv.join("bin/python");
     if !python.exists() {
