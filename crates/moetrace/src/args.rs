@@ -41,7 +41,7 @@ pub(crate) struct CollectArgs {
     /// Checkpoint folder; without it, the small model that comes with moetrace
     #[arg(long, value_name = "DIR", env = "MOETRACE_MODEL", help_heading = "What")]
     pub(crate) model: Option<PathBuf>,
-    /// Texts: NAME=PATH[:COLUMN], a file or a folder; repeat it; without it, the six that come with moetrace
+    /// Texts: NAME=PATH or NAME=PATH:COLUMN, a file or a folder; repeat it; without it, the six that come with moetrace
     #[arg(long, value_name = "NAME=PATH", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
     pub(crate) dataset: Vec<String>,
     /// Texts to record, shared equally among the data sets
