@@ -39,6 +39,10 @@ pub enum RunError {
     Rows { path: PathBuf, found: u64, expected: u64 },
     #[error("layer {layer}: {plane} is {value} at {dataset} sample {sample}, position {position}")]
     NotFinite { layer: u16, plane: String, value: f32, dataset: String, sample: u32, position: u32 },
+    #[error(
+        "{dataset} sample {sample}, position {position}: token id {found} is outside the vocabulary of {vocab}"
+    )]
+    TokenRange { dataset: String, sample: u32, position: u32, found: u32, vocab: usize },
     #[error(transparent)]
     Corpus(#[from] CorpusError),
     #[error(transparent)]

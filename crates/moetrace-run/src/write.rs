@@ -167,9 +167,15 @@ impl Writing<'_> {
     }
 }
 
-/// Runs one pass, and says in the user's terms where a number was not finite.
+/// Runs one pass, and says in the user's terms where a token or a number was not what it must be.
 fn run_pass(engine: &mut dyn Engine, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), RunError> {
     engine.run(batch, sink).map_err(|error| {
+        if let ModelError::TokenRange { row, found, vocab } = error
+            && let Some(span) = batch.span_of(row)
+        {
+            let (dataset, sample) = (span.dataset.to_string(), span.sample.0);
+            return RunError::TokenRange { dataset, sample, position: batch.positions()[row], found, vocab };
+        }
         let (layer, row, plane, value) = match &error {
             ModelError::Routing(RoutingError::NotFinite { layer, row, plane, found }) => {
                 (layer, *row, *plane, *found)

@@ -43,14 +43,16 @@ fn main() -> ExitCode {
                 Some(usage) if !matches!(failure.exit, code::USAGE) || usage.kind() == NO_ARGUMENTS => {
                     let _ = usage.print();
                 }
-                _ => eprintln!("{failure}"),
+                _ => output::tell(&failure),
             }
             ExitCode::from(failure.exit)
         }
         Err(_) => {
             let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            eprintln!("error[E-INTERNAL]: bug in moetrace {}: {what}", env!("CARGO_PKG_VERSION"));
-            eprintln!("  help: nothing committed was changed; please report this line");
+            output::tell(format_args!(
+                "error[E-INTERNAL]: bug in moetrace {}: {what}\n  help: nothing committed was changed; please report this line",
+                env!("CARGO_PKG_VERSION")
+            ));
             ExitCode::from(code::INTERNAL)
         }
     }

@@ -1,4 +1,4 @@
-//! Standard output, which may be a pipe that closes early.
+//! Standard output and standard error, which may be pipes that close early.
 
 use std::io::{self, Write as _};
 
@@ -16,6 +16,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// A line of words for people. Where nobody reads them any more (`2>&1 | head`) the work goes on all the same;
+/// `eprintln!` would panic.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Prints a value as indented JSON.

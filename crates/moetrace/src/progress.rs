@@ -8,6 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use moetrace_corpus::CorpusEvent;
 use moetrace_run::{Plan, RunEvent};
 
+use crate::output;
+
 /// Between two plain lines; short enough to see that a job lives, long enough for a log file.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -41,7 +43,7 @@ impl Progress {
         }
         match &self.bars {
             Some(bars) => drop(bars.println(text)),
-            None => eprintln!("{text}"),
+            None => output::tell(text),
         }
     }
 

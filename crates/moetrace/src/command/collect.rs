@@ -30,7 +30,9 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
     let out = prepared.folder.root().display().to_string();
     if outcome.interrupted {
         let (done, of) = (outcome.committed, outcome.shards);
-        eprintln!("interrupted: {done} of {of} shards committed in {out}; run the same command to continue");
+        output::tell(format_args!(
+            "interrupted: {done} of {of} shards committed in {out}; run the same command to continue"
+        ));
         return Ok(stop.exit_code());
     }
     let report = outcome.metrics.report();

@@ -18,7 +18,9 @@ pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
     let (metrics, committed) = replay(&folder, &manifest, &settings, trust)?;
     let of = manifest.shards.len();
     if committed < of {
-        eprintln!("note: {committed} of {of} shards are committed; the numbers are of those");
+        output::tell(format_args!(
+            "note: {committed} of {of} shards are committed; the numbers are of those"
+        ));
     }
     let report = metrics.report();
     if args.json {

@@ -160,6 +160,9 @@ impl From<RunError> for Failure {
                 "E-LOCKED",
                 "wait for it, then run the same command again; 'moetrace status RUN' shows each shard",
             ),
+            RunError::TokenRange { .. } => {
+                new(code::BAD_INPUT, "E-TOKENS", "the tokenizer or the input_ids belong to another model")
+            }
             RunError::NotFinite { .. } => new(
                 code::BAD_INPUT,
                 "E-NAN",

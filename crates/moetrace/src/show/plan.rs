@@ -2,19 +2,43 @@
 
 use std::fmt::Write as _;
 
-use moetrace_model::CpuEngine;
+use moetrace_model::{CpuEngine, Precision};
+use moetrace_routing::WeightPrecision;
 use moetrace_run::ResolvedSetting;
 use serde::Serialize;
 
 use super::{bytes, table, thousands};
 use crate::prepare::Prepared;
 
-/// Bytes per id at 6 of 64 experts, per weight, and per margin or entropy: measured on written shards
+/// Bytes a value takes in a shard, by the precision of the model: values that bf16 rounded compress to little
+/// more than half. Measured on all 384 texts of the embedded data sets, and on 96 with every optional column
 /// (docs/benchmarks.md, "Trace size"). An estimate, not a promise.
-const WEIGHT_BYTES: f64 = 1.45;
-const SCORE_BYTES: f64 = 3.2;
-/// Bytes of `dataset`, `sample_id`, `position` and `token_id` together, likewise.
-const ROW_BYTES: f64 = 2.5;
+struct ValueBytes {
+    weight: f64,
+    margin: f64,
+    logit: f64,
+    hidden: f64,
+}
+
+const BF16: ValueBytes = ValueBytes { weight: 1.2, margin: 1.2, logit: 1.35, hidden: 1.7 };
+const F32: ValueBytes = ValueBytes { weight: 1.6, margin: 3.3, logit: 3.35, hidden: 3.8 };
+/// A weight that is not rounded for the file. Those of a bf16 model have fewer digits than are kept anyway.
+const WEIGHT_UNROUNDED: f64 = 3.2;
+/// An expert id, as a part of the bits that name one of E experts.
+const ID_SHARE: f64 = 0.9;
+/// A gate entropy and a loss, whatever the model's precision.
+const ENTROPY: f64 = 3.0;
+const LOSS: f64 = 3.5;
+/// `dataset`, `sample_id` and `position` together; `token_id`.
+const PLACE: f64 = 0.3;
+const TOKEN_ID: f64 = 1.4;
+/// A token's part of the texts in the samples file, and what a text takes there besides.
+const TEXT: f64 = 1.1;
+const TEXT_ROW: f64 = 60.0;
+/// Headers and footer: a column of a data file, a samples file, a hidden file.
+const COLUMN: f64 = 540.0;
+const SAMPLES_FILE: f64 = 3_800.0;
+const HIDDEN_FILE: f64 = 3_000.0;
 
 /// Memory and disk that a run would take.
 #[derive(Debug, Clone, Serialize)]
@@ -37,17 +61,40 @@ impl Estimate {
         let tokens = prepared.execution.tokens_per_pass.max(longest) as u64;
         let memory = CpuEngine::memory_estimate(&prepared.config, &prepared.cpu);
         let total = memory.total(tokens.min(plan.tokens()), longest as u64, plan.content.columns.nll);
-        let g = &plan.geometry;
-        let id = (g.experts() as f64).log2().ceil().max(1.0) / 8.0;
-        let logits = if plan.content.columns.logits { 4.0 * g.experts() as f64 } else { 0.0 };
-        let layer = g.chosen() as f64 * (id + WEIGHT_BYTES) + 2.0 * SCORE_BYTES + logits;
-        let output = plan.tokens() as f64 * (ROW_BYTES + layer * g.layers().len() as f64);
         Self {
             weight_bytes: memory.weights,
             activation_bytes: total.saturating_sub(memory.weights),
-            output_bytes: output as u64,
+            output_bytes: output_bytes(prepared) as u64,
         }
     }
+}
+
+/// Bytes of all Parquet files of the shards.
+fn output_bytes(prepared: &Prepared) -> f64 {
+    let (plan, g) = (&prepared.plan, &prepared.plan.geometry);
+    let (content, columns) = (&plan.content, &plan.content.columns);
+    let (layers, chosen, experts) = (g.layers().len() as f64, g.chosen() as f64, g.experts() as f64);
+    let value = if prepared.cpu.precision == Precision::Bf16 { BF16 } else { F32 };
+    let unrounded = content.weights == WeightPrecision::Full && prepared.cpu.precision == Precision::F32;
+    let weight = if unrounded { WEIGHT_UNROUNDED } else { value.weight };
+    let if_on = |on: bool, bytes: f64| if on { bytes } else { 0.0 };
+
+    let id = ID_SHARE * experts.log2().ceil().max(1.0) / 8.0;
+    let logits = if_on(columns.logits, value.logit * experts);
+    let layer = chosen * (id + weight) + value.margin + ENTROPY + logits;
+    let row = PLACE
+        + if_on(columns.token_ids, TOKEN_ID)
+        + if_on(columns.nll, LOSS)
+        + if_on(columns.text, TEXT)
+        + layers * layer;
+    let of_layer = 4.0 + if_on(columns.logits, 1.0);
+    let file = SAMPLES_FILE + COLUMN * (4.0 + layers * of_layer) + if_on(columns.hidden, HIDDEN_FILE);
+    let hidden = |tokens: u64| tokens.min(content.hidden_rows as u64) as f64;
+    let hidden_rows: f64 = plan.shards.iter().map(|s| hidden(s.tokens)).sum();
+    plan.tokens() as f64 * row
+        + plan.samples() as f64 * TEXT_ROW
+        + plan.shards.len() as f64 * file
+        + hidden_rows * layers * g.hidden() as f64 * value.hidden
 }
 
 /// Every setting, its value and where it came from.

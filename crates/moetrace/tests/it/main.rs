@@ -1,8 +1,15 @@
 //! The real program on the embedded model and on texts made here: what it prints, writes and exits with.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod columns;
+mod damage;
+mod disk;
+mod folders;
+mod planning;
 mod program;
 mod refusals;
+mod repeat;
 mod road;
 mod settings;
 mod signals;
+mod streams;

@@ -62,3 +62,26 @@ pub(crate) fn assert_same_tables(a: &Path, b: &Path) {
         assert!(bytes == &b[name], "{} differs", name.display());
     }
 }
+
+/// Exit code and standard error of a call, whatever the outcome.
+pub(crate) fn ends(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("E-INTERNAL") && !stderr.contains("panicked"), "{stderr}");
+    (output.status.code().unwrap(), stderr)
+}
+
+/// Writes a few texts of different lengths and says how `--dataset` takes them.
+pub(crate) fn texts(dir: &Path) -> String {
+    let river = "The river bends twice before it reaches the mill, and twice again behind it.";
+    let lines: Vec<String> =
+        (1..=6).map(|n| serde_json::json!({ "text": vec![river; n].join(" ") }).to_string()).collect();
+    let path = dir.join("river.jsonl");
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    format!("river={}", path.display())
+}
+
+/// A JSON file.
+pub(crate) fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
