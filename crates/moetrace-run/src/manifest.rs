@@ -31,8 +31,12 @@ pub struct ModelFacts {
     pub active_parameters: u64,
     /// `cpu` or `cuda`: their roundings differ.
     pub engine: String,
-    /// Weight and compute precision.
+    /// How the weights are held.
     pub precision: String,
+    /// The type of activations.
+    pub compute_dtype: String,
+    /// How weights were quantised; `None` where they are dense.
+    pub quantisation: Option<String>,
     /// `model` (as the reference implementation rounds) or `f32`.
     pub router_dtype: String,
 }

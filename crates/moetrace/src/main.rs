@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod prepare;
 mod progress;
+mod quantisation;
 mod settings;
 mod show;
 mod signals;
@@ -66,6 +67,8 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
         Command::Inspect(args) => command::inspect(&args),
+        Command::Quantize(args) => command::quantize(&args),
+        Command::Synth(args) => command::synth(&args),
         Command::Completions { shell } => command::completions(shell),
     }
 }

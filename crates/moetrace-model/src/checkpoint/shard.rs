@@ -1,5 +1,6 @@
 //! One safetensors file: its header checked against its size before a byte of a tensor is touched.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -92,6 +93,15 @@ impl Shard {
         };
         result.map_err(|source| ModelError::Io { path: self.path.clone(), source })
     }
+}
+
+/// The names that a complete safetensors file lists.
+///
+/// # Errors
+/// What opening any file of a checkpoint refuses.
+pub(crate) fn tensor_names(path: &Path) -> Result<BTreeSet<String>, ModelError> {
+    let (_, metadata) = Shard::open(path, false)?;
+    Ok(metadata.tensors().into_keys().collect())
 }
 
 fn map(file: &File) -> std::io::Result<Mmap> {

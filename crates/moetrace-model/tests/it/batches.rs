@@ -188,7 +188,7 @@ fn the_router_in_f32_differs_from_the_models_own_only_when_the_model_is_not() {
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), &tiny_config(Family::DeepSeek), &SyntheticSettings::default()).unwrap();
     let weights = |precision, router_dtype| {
-        let settings = CpuSettings { precision, router_dtype, threads: 1 };
+        let settings = CpuSettings { precision, router_dtype, ..CpuSettings::default() };
         let mut engine = CpuEngine::open(dir.path(), &settings).unwrap();
         run(&mut engine, &[tokens(1, 40, 96)])[0].weights.clone()
     };

@@ -5,10 +5,12 @@
 
 mod batches;
 mod bf16;
+mod cases;
 mod checkpoints;
 mod configs;
 mod losses;
 mod naive;
+mod nf4;
 mod parity;
 mod recorder;
 mod synthetic;

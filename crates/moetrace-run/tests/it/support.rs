@@ -141,6 +141,8 @@ pub(crate) fn plan(dir: &Path, content: ContentSettings) -> Plan {
         active_parameters: 1,
         engine: "cpu".into(),
         precision: "f32".into(),
+        compute_dtype: "f32".into(),
+        quantisation: None,
         router_dtype: "model".into(),
     };
     Plan::new(content, model, None, geometry(), corpus)

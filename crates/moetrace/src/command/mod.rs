@@ -4,7 +4,9 @@ mod collect;
 mod inspect;
 mod metrics;
 mod plan;
+mod quantize;
 mod status;
+mod synth;
 
 use clap::CommandFactory as _;
 
@@ -12,7 +14,9 @@ pub(crate) use collect::collect;
 pub(crate) use inspect::inspect;
 pub(crate) use metrics::metrics;
 pub(crate) use plan::plan;
+pub(crate) use quantize::quantize;
 pub(crate) use status::status;
+pub(crate) use synth::synth;
 
 use crate::failure::Failure;
 use crate::output;

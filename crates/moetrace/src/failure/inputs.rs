@@ -102,6 +102,27 @@ impl From<ModelError> for Failure {
                 "E-CONFIG",
                 "docs/models.md lists the families and what of them is supported",
             ),
+            ModelError::DensePrecision { .. } | ModelError::ComputeDtype { .. } => new(
+                code::USAGE,
+                "E-PRECISION",
+                "use --precision nf4, with --compute-dtype f32 for exact activations",
+            ),
+            ModelError::AlreadyFourBit { .. } => {
+                new(code::USAGE, "E-QUANTISED", "'moetrace collect --model DIR' runs it as it is")
+            }
+            ModelError::OutputExists { .. } => {
+                new(code::NO_OUTPUT, "E-EXISTS", "name another folder: --out DIR")
+            }
+            ModelError::OutputBusy { .. } => {
+                new(code::LATER, "E-LOCKED", "wait for it, or name another folder: --out DIR")
+            }
+            ModelError::Nf4 { .. } | ModelError::NothingQuantised { .. } | ModelError::FourBitCode { .. } => {
+                new(
+                    code::BAD_INPUT,
+                    "E-NF4",
+                    "the checkpoint is damaged or of another kind; docs/nf4.md says what is read",
+                )
+            }
             ModelError::Threads { .. } => {
                 new(code::USAGE, "E-SETTING", "see --threads in 'moetrace collect --help'")
             }

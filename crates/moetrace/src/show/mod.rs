@@ -10,7 +10,9 @@ use comfy_table::{CellAlignment, Table, presets};
 pub(crate) use checkpoint::{checkpoint, storage};
 pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{layers, summary};
-pub(crate) use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
+pub(crate) use run::{
+    collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
+};
 
 /// A table without ruled lines; columns from the second on are numbers, to the right.
 fn table(header: &[&str]) -> Table {
@@ -41,7 +43,7 @@ fn counted(n: u64, thing: &str) -> String {
 }
 
 /// Bytes in decimal units, as disks are sold: GB is 10^9.
-fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),
         1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),

@@ -95,7 +95,7 @@ pub(crate) fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> Strin
 
 /// This program as it was called, so that what is to be typed next works: `moetrace` if it is on the path,
 /// else its place, from the working folder if it lies below it.
-fn program() -> String {
+pub(crate) fn program() -> String {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if called.components().count() < 2 {
         return "moetrace".into();
@@ -105,7 +105,7 @@ fn program() -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
     if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
