@@ -65,6 +65,7 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Plan(args) => command::plan(&args, parsed.settings),
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
+        Command::Compare(args) => command::compare(&args),
         Command::Inspect(args) => command::inspect(&args),
         Command::Completions { shell } => command::completions(shell),
     }
