@@ -122,7 +122,67 @@ fn layers(numbers: &[u16]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use moetrace_routing::{SampleId, Span, TokenId};
+
     use super::*;
+
+    fn sample() -> SampleRow {
+        SampleRow {
+            sample_id: SampleId(4),
+            source_file: "a".into(),
+            source_row: 4,
+            label: None,
+            tokens: 2,
+            truncated: false,
+            begins_with_bos: true,
+            text_hash: "aa".into(),
+            text: None,
+        }
+    }
+
+    fn rows(ids: [u32; 2], positions: [u32; 2]) -> TokenBatch {
+        let span = Span {
+            sample: SampleId(4),
+            dataset: "d".into(),
+            label: None,
+            start: 0,
+            len: 2,
+            begins_with_bos: true,
+        };
+        TokenBatch::new(ids.map(TokenId).into(), positions.into(), vec![span]).unwrap()
+    }
+
+    #[test]
+    fn each_thing_that_tells_two_texts_apart_is_named_with_both_values() {
+        let told = |basis, other: &SampleRow| {
+            of_samples("d", 7, basis, &sample(), other).map_err(|at| at.to_string()).unwrap_err()
+        };
+        let (ids, hashes) = (TokenBasis::TokenIds, TokenBasis::TextHashes);
+        let other = SampleRow { sample_id: SampleId(5), ..sample() };
+        assert_eq!(told(ids, &other), "data set d, text 7 of the plan: sample 4 and sample 5");
+        assert_eq!(told(ids, &SampleRow { tokens: 3, ..sample() }), "data set d, sample 4: 2 and 3 tokens");
+        let other = SampleRow { begins_with_bos: false, ..sample() };
+        assert_eq!(told(ids, &other), "data set d, sample 4: begins with a BOS token: true and false");
+        let other = SampleRow { text_hash: "bb".into(), ..sample() };
+        assert_eq!(told(hashes, &other), "data set d, sample 4: texts of hash aa and bb");
+        // Behind the length limit a text may be another: with token ids it is they that count.
+        assert_eq!(of_samples("d", 7, ids, &sample(), &other), Ok(()));
+    }
+
+    #[test]
+    fn each_row_that_tells_two_passes_apart_is_named_with_both_values() {
+        let (ids, hashes) = (TokenBasis::TokenIds, TokenBasis::TextHashes);
+        let reference = rows([1, 2], [0, 1]);
+        let told = |basis, other: &TokenBatch| {
+            of_rows("d", basis, &reference, other).map_err(|at| at.to_string()).unwrap_err()
+        };
+        let moved = rows([1, 2], [0, 9]);
+        assert_eq!(told(hashes, &moved), "data set d, sample 4, row 1 of it: position 1 and 9");
+        let changed = rows([1, 3], [0, 1]);
+        assert_eq!(told(ids, &changed), "data set d, sample 4, position 1: token id 2 and 3");
+        // Without ids in both, those of the other mean nothing.
+        assert_eq!(of_rows("d", hashes, &reference, &changed), Ok(()));
+    }
 
     #[test]
     fn layers_are_a_range_only_where_none_is_missing() {

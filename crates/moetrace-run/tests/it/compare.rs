@@ -136,6 +136,14 @@ fn without_token_ids_the_hashes_of_the_texts_tell() {
     let error = compared(&with, &dir.path().join("changed-true")).unwrap_err();
     let expected = "data set alpha, sample 4, position 0: token id 400 and 999";
     assert!(error.to_string().ends_with(expected), "{error}");
+
+    let path = without.join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let other = text.replace("\"tokenizer\": null", "\"tokenizer\": {\"hash\": \"x\", \"bos_token_id\": 1}");
+    assert_ne!(other, text);
+    std::fs::write(&path, other).unwrap();
+    let error = compared(&with, &without).unwrap_err();
+    assert!(error.to_string().contains("the tokenizers differ"), "{error}");
 }
 
 #[test]
