@@ -166,7 +166,7 @@ fn trace_targets(dir: &Path) -> Result<Vec<Target>> {
     std::fs::write(&samples, write_samples(Vec::new(), "bench", &rows, &settings)?)?;
     let play = |data: PathBuf, samples: PathBuf| {
         move || {
-            if let Ok(mut reader) = ShardReader::open(&data, &samples) {
+            if let Ok(reader) = ShardReader::open(&data, &samples) {
                 let mut metrics = RoutingMetrics::new(reader.geometry(), &MetricsSettings::default());
                 drop(reader.play(32, &mut metrics));
             }

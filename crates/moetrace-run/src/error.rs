@@ -8,7 +8,7 @@ use moetrace_metrics::MetricsError;
 use moetrace_model::ModelError;
 use moetrace_trace::TraceError;
 
-use crate::Difference;
+use crate::{Difference, TokenDifference};
 
 /// Every failure of a run, with the thing, the value and the expectation.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,16 @@ pub enum RunError {
         "{dataset} sample {sample}, position {position}: token id {found} is outside the vocabulary of {vocab}"
     )]
     TokenRange { dataset: String, sample: u32, position: u32, found: u32, vocab: usize },
+    #[error(
+        "{} and {} have routers of different shape: {}", reference.display(), other.display(), list(differences)
+    )]
+    OtherRouting { reference: PathBuf, other: PathBuf, differences: Vec<Difference> },
+    #[error(
+        "{} and {} are over different tokens: {at}{}", reference.display(), other.display(), because(differences)
+    )]
+    OtherTokens { reference: PathBuf, other: PathBuf, at: Box<TokenDifference>, differences: Vec<Difference> },
+    #[error("{} and {} have no committed text in common", reference.display(), other.display())]
+    NothingInCommon { reference: PathBuf, other: PathBuf },
     #[error(transparent)]
     Corpus(#[from] CorpusError),
     #[error(transparent)]
@@ -55,6 +65,10 @@ pub enum RunError {
 
 fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn because(differences: &[Difference]) -> String {
+    if differences.is_empty() { String::new() } else { format!("; the runs differ in {}", list(differences)) }
 }
 
 /// Says which file an I/O error happened to.

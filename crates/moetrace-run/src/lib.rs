@@ -1,6 +1,6 @@
 //! In: a plan (settings, model facts, samples), an [`Engine`](moetrace_model::Engine), a run folder.
 //! Out: committed shards on disk, derived files, a summary; the same bytes for the same plan.
-//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume.
+//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume, the walk through two runs.
 //! Not here: terminal, flags, clock, environment; no model mathematics, no Parquet encoding.
 //!
 //! A shard counts only when its commit record exists and the files it names have the sizes it names.
@@ -9,6 +9,7 @@
 mod card;
 mod collect;
 mod commit;
+mod compare;
 mod error;
 mod execution;
 mod folder;
@@ -25,6 +26,7 @@ mod write;
 
 pub use collect::{Collect, Outcome, RunEvent, ShardRange, collect};
 pub use commit::{CommitRecord, CommittedFile};
+pub use compare::{ComparedDataset, ComparedRun, Comparison, TokenBasis, TokenDifference, compare};
 pub use error::RunError;
 pub use execution::Execution;
 pub use folder::RunFolder;

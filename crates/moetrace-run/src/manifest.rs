@@ -164,14 +164,14 @@ pub struct Manifest {
     pub shards: Vec<Shard>,
 }
 
-/// One thing that two plans do not share.
+/// One thing that two plans, or two runs, do not share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// What differs.
     pub name: String,
-    /// In the folder.
+    /// In the folder, or in the first run.
     pub was: String,
-    /// As asked for now.
+    /// As asked for now, or in the second run.
     pub now: String,
 }
 
@@ -179,6 +179,22 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} -> {}", self.name, shown(&self.was), shown(&self.now))
     }
+}
+
+/// What two identities do not share, by name.
+pub(crate) fn identity_differences(
+    was: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Vec<Difference> {
+    let names: std::collections::BTreeSet<&String> = was.keys().chain(now.keys()).collect();
+    let side = |map: &BTreeMap<String, String>, name: &String| {
+        map.get(name).cloned().unwrap_or_else(|| "absent".into())
+    };
+    names
+        .into_iter()
+        .filter(|name| was.get(*name) != now.get(*name))
+        .map(|name| Difference { name: name.clone(), was: side(was, name), now: side(now, name) })
+        .collect()
 }
 
 /// A hash of 64 digits as its first 12, which tell it from others as well.
@@ -213,20 +229,7 @@ impl Manifest {
 
     /// What a plan would change; empty when it continues this run.
     pub fn differences(&self, plan: &Plan) -> Vec<Difference> {
-        let now = plan.identity();
-        let names: std::collections::BTreeSet<&String> = self.identity.keys().chain(now.keys()).collect();
-        let side = |map: &BTreeMap<String, String>, name: &String| {
-            map.get(name).cloned().unwrap_or_else(|| "absent".into())
-        };
-        names
-            .into_iter()
-            .filter(|name| self.identity.get(*name) != now.get(*name))
-            .map(|name| Difference {
-                name: name.clone(),
-                was: side(&self.identity, name),
-                now: side(&now, name),
-            })
-            .collect()
+        identity_differences(&self.identity, &plan.identity())
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Status(RunArgs),
     /// Count a run's routing: coverage, load, entropy, pairs, balance, specialisation
     Metrics(MetricsArgs),
+    /// Measure how often run B routed like run A, over the same tokens
+    Compare(CompareArgs),
     /// Show a run's provenance, columns and first rows, or a checkpoint's tensors
     Inspect(InspectArgs),
     /// Write a checkpoint anew in 4 bits (NF4), as bitsandbytes stores it; a call cut short is continued
@@ -158,6 +160,26 @@ pub(crate) struct MetricsArgs {
     /// Run folder.
     pub(crate) run: PathBuf,
     /// Count beginning-of-sequence tokens too; they route like outliers.
+    #[arg(long)]
+    pub(crate) include_bos: bool,
+    /// Compare sizes only, and do not hash every file first.
+    #[arg(long)]
+    pub(crate) trust: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Run folder of the reference: ties and margins are its.
+    #[arg(value_name = "A")]
+    pub(crate) reference: PathBuf,
+    /// Run folder of the other one: same texts, same tokenizer, another precision or other weights.
+    #[arg(value_name = "B")]
+    pub(crate) other: PathBuf,
+    /// Compare beginning-of-sequence tokens too; they route like outliers.
     #[arg(long)]
     pub(crate) include_bos: bool,
     /// Compare sizes only, and do not hash every file first.

@@ -66,6 +66,7 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Plan(args) => command::plan(&args, parsed.settings),
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
+        Command::Compare(args) => command::compare(&args),
         Command::Inspect(args) => command::inspect(&args),
         Command::Quantize(args) => command::quantize(&args),
         Command::Synth(args) => command::synth(&args),

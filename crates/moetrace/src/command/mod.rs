@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod collect;
+mod compare;
 mod inspect;
 mod metrics;
 mod plan;
@@ -11,6 +12,7 @@ mod synth;
 use clap::CommandFactory as _;
 
 pub(crate) use collect::collect;
+pub(crate) use compare::compare;
 pub(crate) use inspect::inspect;
 pub(crate) use metrics::metrics;
 pub(crate) use plan::plan;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use moetrace_run::RunError;
 
+mod compare;
 mod inputs;
 
 /// Exit codes; documented in docs/messages.md and stable.
@@ -152,6 +153,9 @@ impl From<RunError> for Failure {
                 "E-MANIFEST",
                 "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)",
             ),
+            RunError::OtherRouting { .. }
+            | RunError::OtherTokens { .. }
+            | RunError::NothingInCommon { .. } => compare::refused(&error, what),
             RunError::ShardRange { .. } => {
                 new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards")
             }

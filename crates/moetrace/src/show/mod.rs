@@ -1,6 +1,7 @@
 //! Text as users see it: tables and blocks. Every number comes from a report; none is made here.
 
 mod checkpoint;
+mod compare;
 mod plan;
 mod report;
 mod run;
@@ -8,6 +9,7 @@ mod run;
 use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
+pub(crate) use compare::{compared, comparison, not_compared};
 pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{layers, summary};
 pub(crate) use run::{
