@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moetrace_model::synthetic::{SyntheticSettings, tiny_config, write_checkpoint};
 use moetrace_model::{
-    Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Nf4Settings, Precision, ProbePoint,
-    Quantisation, ScaleMap, StorageType,
+    Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, ElementType, Family, Nf4Settings,
+    Precision, ProbePoint, Quantisation, ScaleMap, StorageType,
 };
 use moetrace_routing::LayerIndex;
+use serde_json::json;
 
 use crate::cases::{Array, Case, committed, further_cases, masked, pick, read_expected};
 use crate::recorder::{Recorder, Seen, batch_at};
@@ -182,4 +184,37 @@ fn a_checkpoint_of_bitsandbytes_lists_its_tensors_under_their_own_names_and_shap
     // Codes, one byte for 64 elements, one f32 for 256 of those.
     assert_eq!(down.bytes, 64 * 160 / 2 + 160 + 4);
     assert!(checkpoint.tensors().all(|tensor| !tensor.name.contains("absmax")));
+}
+
+#[test]
+fn memory_of_4_bit_weights_is_that_of_their_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = tiny_config(Family::Qwen2Moe);
+    for (field, value) in [("hidden_size", 256), ("moe_intermediate_size", 128), ("num_attention_heads", 4)] {
+        config[field] = json!(value);
+    }
+    let element = ElementType::Bf16;
+    write_checkpoint(dir.path(), &config, &SyntheticSettings { element, ..SyntheticSettings::default() })
+        .unwrap();
+    let store = Checkpoint::open(dir.path(), &CheckpointSettings::default()).unwrap();
+    let is_quantised = |name: &str| name.contains("_proj.weight");
+    let (mut bits, mut quantised) = (0f64, 0);
+    for tensor in store.tensors() {
+        let elements: usize = tensor.shape.iter().product();
+        if is_quantised(tensor.name) {
+            // 4 bits, 8 for 64 elements, 32 for 64 * 256.
+            bits += elements as f64 * (4.0 + 8.0 / 64.0 + 32.0 / 16384.0);
+            quantised += elements;
+        } else {
+            // Vectors are held as f32, being added and multiplied element by element.
+            bits += elements as f64 * if tensor.shape.len() == 1 { 32.0 } else { 16.0 };
+        }
+    }
+    assert!(quantised > 1_000_000);
+    let settings = CpuSettings { precision: Precision::Nf4, ..CpuSettings::default() };
+    let engine = CpuEngine::load(&store, &settings).unwrap();
+    let (found, expected) = (engine.weight_bytes() as f64, bits / 8.0);
+    assert!((found / expected - 1.0).abs() < 0.03, "{found} bytes held, {expected} expected");
+    let estimated = CpuEngine::memory_estimate(engine.config(), &settings).weights as f64;
+    assert!((estimated / expected - 1.0).abs() < 0.03, "{estimated} bytes estimated, {expected} expected");
 }
