@@ -31,6 +31,8 @@ pub(crate) struct Arithmetic {
     pub(crate) geometry: RoutingGeometry,
     /// Token at which the router breaks down.
     pub(crate) poison: Option<u32>,
+    /// Token whose loss is no number.
+    pub(crate) lossless: Option<u32>,
     /// Set after so many passes, as a signal would.
     pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
     passes: usize,
@@ -38,7 +40,7 @@ pub(crate) struct Arithmetic {
 
 impl Arithmetic {
     pub(crate) fn new() -> Self {
-        Self { geometry: geometry(), poison: None, stop_after: None, passes: 0 }
+        Self { geometry: geometry(), poison: None, lossless: None, stop_after: None, passes: 0 }
     }
 }
 
@@ -80,6 +82,9 @@ impl Engine for Arithmetic {
             };
             let view = RoutingView::new(&self.geometry, ordinal, n, planes)?;
             sink.record(&view)?;
+        }
+        if let Some(row) = batch.token_ids().iter().position(|id| self.lossless == Some(id.0)) {
+            return Err(ModelError::LossNotFinite { row, found: f32::INFINITY });
         }
         sink.end()?;
         self.passes += 1;
