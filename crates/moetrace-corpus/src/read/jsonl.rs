@@ -12,6 +12,7 @@ use super::json_array::Elements;
 use super::lines::{Line, Lines};
 use super::open::TextFile;
 use super::{BadRow, Content, Row, RowSink, Wanted};
+use crate::error::ColumnNames;
 use crate::{CorpusError, Message, SkipReason};
 
 use moetrace_routing::TokenId;
@@ -65,8 +66,9 @@ struct JsonReader<'a> {
     compressed: bool,
     /// A `.json` file that begins with half an object is one nested object, not lines.
     first_must_be_whole: bool,
+    /// Decided by the first object that has a column to read.
     chosen: Option<ChosenColumns>,
-    /// The column asked for is not in the first object; an error unless a later one has it.
+    /// Why the first object decided nothing; an error unless a later one does.
     absent: Option<CorpusError>,
 }
 
@@ -87,9 +89,9 @@ impl<'a> JsonReader<'a> {
             if record.bytes.is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace)) {
                 continue;
             }
-            let row = match self.picked(&record)? {
+            let row = match self.picked(&record) {
                 Ok(picked) => self.row(record.number, picked),
-                Err(_) if first && self.first_must_be_whole => {
+                Err(why) if first && self.first_must_be_whole && is_part_of_an_object(&why) => {
                     return Err(CorpusError::NestedJson { path: self.path.to_owned() });
                 }
                 Err(why) => Row::bad(record.number, why),
@@ -100,57 +102,51 @@ impl<'a> JsonReader<'a> {
             }
         }
         match self.absent.take() {
-            Some(error) => Err(error),
-            None => Ok(self.chosen.take()),
+            Some(error) if self.chosen.is_none() => Err(error),
+            _ => Ok(self.chosen.take()),
         }
     }
 
-    /// The two fields that matter, or why the record has none; the first object decides on the columns.
-    fn picked(&mut self, record: &Line<'_>) -> Result<Result<Picked, BadRow>, CorpusError> {
-        let Some(bytes) = record.bytes else {
-            return Ok(Err(BadRow::too_long(self.wanted.record_bytes())));
+    /// The two fields that matter, or why the record has none.
+    fn picked(&mut self, record: &Line<'_>) -> Result<Picked, BadRow> {
+        let bytes = record.bytes.ok_or_else(|| BadRow::too_long(self.wanted.record_bytes()))?;
+        let text = std::str::from_utf8(bytes).map_err(BadRow::invalid_utf8)?;
+        let chosen = match self.chosen.take() {
+            Some(chosen) => chosen,
+            None => self.choose(&parse(text, Names)?)?,
         };
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(e) => return Ok(Err(BadRow::invalid_utf8(e))),
-        };
-        if self.chosen.is_none() {
-            match parse(text, Names) {
-                Ok(names) => self.choose(&names)?,
-                Err(why) => return Ok(Err(why)),
-            }
+        let chosen = self.chosen.insert(chosen);
+        let picked = parse(text, Pick(chosen))?;
+        // The label column is that of the first object that has one, which need not be the first of all.
+        if let Some((_, name)) = &picked.label_found {
+            chosen.label = Some(name.clone());
         }
-        Ok(match &self.chosen {
-            Some(chosen) => parse(text, Pick(chosen)),
-            None => Err(BadRow::missing("of a known name")),
+        Ok(picked)
+    }
+
+    /// The columns to read, or that the object has none.
+    fn choose(&mut self, names: &[String]) -> Result<ChosenColumns, BadRow> {
+        columns::choose(self.path, names, self.wanted.column).map_err(|error| {
+            self.absent.get_or_insert(error);
+            let there = ColumnNames(names.to_vec());
+            let name = self.wanted.column.unwrap_or("of a known name");
+            BadRow::new(SkipReason::MissingColumn, format_args!("no column {name}; columns: {there}"))
         })
     }
 
-    fn choose(&mut self, names: &[String]) -> Result<(), CorpusError> {
-        self.chosen =
-            Some(match (columns::choose(self.path, names, self.wanted.column), self.wanted.column) {
-                (Ok(chosen), _) => chosen,
-                (Err(error), Some(asked)) => {
-                    self.absent = Some(error);
-                    let label = columns::label_among(names, asked).map(str::to_owned);
-                    ChosenColumns { text: asked.to_owned(), label }
-                }
-                (Err(error), None) => return Err(error),
-            });
-        Ok(())
-    }
-
-    fn row(&mut self, line: u64, picked: Picked) -> Row<'static> {
+    fn row(&self, line: u64, picked: Picked) -> Row<'static> {
         let column = self.chosen.as_ref().map_or("", |c| c.text.as_str());
         let content = match picked.text {
             None => Err(BadRow::missing(column)),
-            Some(value) => {
-                self.absent = None;
-                content_of(value, column)
-            }
+            Some(value) => content_of(value, column),
         };
         Row { line, content, label: picked.label.as_ref().and_then(label_of).map(Into::into) }
     }
+}
+
+/// Whether a record is what the first line of an object over several lines, or a whole table in one, looks like.
+fn is_part_of_an_object(why: &BadRow) -> bool {
+    matches!(why.reason, SkipReason::BrokenJson | SkipReason::TooLong)
 }
 
 /// What a value means in a column of this name.
@@ -166,15 +162,15 @@ pub(crate) fn content_of(value: Value, column: &str) -> Result<Content<'static>,
         }
         (Kind::Chat, Value::Array(messages)) => {
             let found = || wrong("a list of something else");
-            messages.iter().map(message).collect::<Option<_>>().map(Content::Chat).ok_or_else(found)
+            messages.into_iter().map(message).collect::<Option<_>>().map(Content::Chat).ok_or_else(found)
         }
         (_, other) => Err(wrong(name_of(&other))),
     }
 }
 
-fn message(value: &Value) -> Option<Message> {
-    let field = |name| Some(value.get(name)?.as_str()?.to_owned());
-    Some(Message { role: field("role")?, content: field("content")? })
+fn message(value: Value) -> Option<Message> {
+    let Value::Object(fields) = value else { return None };
+    Message::from_fields(fields)
 }
 
 /// A label is a short string, a number or a boolean.
@@ -238,6 +234,8 @@ struct Pick<'c>(&'c ChosenColumns);
 struct Picked {
     text: Option<Value>,
     label: Option<Value>,
+    /// Of an object that is the first to have a label column: the column, and its rank among the known ones.
+    label_found: Option<(usize, String)>,
 }
 
 impl<'de> DeserializeSeed<'de> for Pick<'_> {
@@ -258,6 +256,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
             match field {
                 Field::Text => picked.text = Some(map.next_value()?),
                 Field::Label => picked.label = Some(map.next_value()?),
+                Field::KnownLabel(rank, name) => {
+                    let value = map.next_value()?;
+                    if picked.label_found.as_ref().is_none_or(|(found, _)| rank < *found) {
+                        (picked.label, picked.label_found) = (Some(value), Some((rank, name)));
+                    }
+                }
                 Field::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -268,6 +272,8 @@ impl<'de> Visitor<'de> for Pick<'_> {
 enum Field {
     Text,
     Label,
+    /// No label column has been seen yet, and this is a name of one.
+    KnownLabel(usize, String),
     Other,
 }
 
@@ -288,10 +294,11 @@ impl Visitor<'_> for FieldOf<'_> {
     fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
         if name == self.0.text {
             Ok(Field::Text)
-        } else if self.0.label.as_deref() == Some(name) {
-            Ok(Field::Label)
+        } else if let Some(label) = &self.0.label {
+            Ok(if label == name { Field::Label } else { Field::Other })
         } else {
-            Ok(Field::Other)
+            let rank = columns::label_rank(name);
+            Ok(rank.map_or(Field::Other, |rank| Field::KnownLabel(rank, name.to_owned())))
         }
     }
 }
