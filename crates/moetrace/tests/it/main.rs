@@ -4,6 +4,7 @@
 mod columns;
 mod damage;
 mod disk;
+mod faulty_texts;
 mod folders;
 mod planning;
 mod program;
