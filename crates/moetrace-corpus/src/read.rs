@@ -5,6 +5,7 @@ mod arrow_messages;
 mod columnar;
 mod columns;
 mod csv;
+mod fields;
 mod folder;
 mod foreign;
 mod json_array;
