@@ -42,6 +42,8 @@ pub enum ModelError {
     IndexMismatch { file: String, tensor: String, shard: String },
     #[error("{file} is {found} bytes, its header needs {expected}")]
     Truncated { file: String, found: u64, expected: u64 },
+    #[error("{file} is {found} bytes, {} more than its header says", found.saturating_sub(*expected))]
+    Overlong { file: String, found: u64, expected: u64 },
     #[error("{file}: the safetensors header is said to be {found} bytes, expected at most {limit}")]
     HeaderLength { file: String, found: u64, limit: u64 },
     #[error("{file}: the safetensors header is not valid: {source}")]

@@ -39,6 +39,8 @@ pub enum RunError {
     Rows { path: PathBuf, found: u64, expected: u64 },
     #[error("layer {layer}: {plane} is {value} at {dataset} sample {sample}, position {position}")]
     NotFinite { layer: u16, plane: String, value: f32, dataset: String, sample: u32, position: u32 },
+    #[error("the loss is {value} at {dataset} sample {sample}, position {position}")]
+    LossNotFinite { value: f32, dataset: String, sample: u32, position: u32 },
     #[error(
         "{dataset} sample {sample}, position {position}: token id {found} is outside the vocabulary of {vocab}"
     )]

@@ -8,7 +8,7 @@ use moetrace_model::{
     Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError,
     Precision, QuantiseSettings, RouterDtype, StorageType, quantise_checkpoint,
 };
-use moetrace_routing::WeightPrecision;
+use moetrace_routing::{TokenId, WeightPrecision};
 use moetrace_run::{
     ContentSettings, Execution, ModelFacts, Plan, ResolvedSetting, RunFolder, TokenizerFacts,
 };
@@ -73,6 +73,8 @@ impl Prepared {
             seed: args.seed,
             strict: args.strict,
             keep_text: !args.no_tokens,
+            vocabulary: Some(config.vocab()),
+            bos: config.bos_token_id().map(TokenId),
             ..CorpusSettings::default()
         };
         let corpus = moetrace_corpus::plan(&specs, tokenizer.as_ref(), &corpus_settings, &mut |event| {

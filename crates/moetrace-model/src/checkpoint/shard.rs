@@ -56,8 +56,11 @@ impl Shard {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|source| ModelError::Header { file: name(), source })?;
         let expected = data_start.saturating_add(metadata.data_len() as u64);
-        if len != expected {
+        if len < expected {
             return Err(ModelError::Truncated { file: name(), found: len, expected });
+        }
+        if len > expected {
+            return Err(ModelError::Overlong { file: name(), found: len, expected });
         }
         let data = if mmap { Data::Mapped(map(&file).map_err(io)?) } else { Data::Read(Mutex::new(file)) };
         Ok((Self { path: path.to_owned(), data, data_start, len }, metadata))

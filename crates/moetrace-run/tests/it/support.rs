@@ -33,6 +33,8 @@ pub(crate) struct Arithmetic {
     pub(crate) poison: Option<u32>,
     /// Tokens whose id is a multiple of it choose another second expert in the second layer.
     pub(crate) twist: Option<u32>,
+    /// Token whose loss is no number.
+    pub(crate) lossless: Option<u32>,
     /// Set after so many passes, as a signal would.
     pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
     passes: usize,
@@ -40,7 +42,7 @@ pub(crate) struct Arithmetic {
 
 impl Arithmetic {
     pub(crate) fn new() -> Self {
-        Self { geometry: geometry(), poison: None, twist: None, stop_after: None, passes: 0 }
+        Self { geometry: geometry(), poison: None, twist: None, lossless: None, stop_after: None, passes: 0 }
     }
 }
 
@@ -85,6 +87,9 @@ impl Engine for Arithmetic {
             };
             let view = RoutingView::new(&self.geometry, ordinal, n, planes)?;
             sink.record(&view)?;
+        }
+        if let Some(row) = batch.token_ids().iter().position(|id| self.lossless == Some(id.0)) {
+            return Err(ModelError::LossNotFinite { row, found: f32::INFINITY });
         }
         sink.end()?;
         self.passes += 1;

@@ -167,7 +167,7 @@ impl From<RunError> for Failure {
             RunError::TokenRange { .. } => {
                 new(code::BAD_INPUT, "E-TOKENS", "the tokenizer or the input_ids belong to another model")
             }
-            RunError::NotFinite { .. } => new(
+            RunError::NotFinite { .. } | RunError::LossNotFinite { .. } => new(
                 code::BAD_INPUT,
                 "E-NAN",
                 "the checkpoint may be damaged; --precision f32 rules out overflow",

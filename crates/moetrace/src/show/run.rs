@@ -44,6 +44,9 @@ pub(crate) fn left_out(corpus: &CorpusPlan) -> Vec<String> {
         for row in &d.examples {
             lines.push(format!("  {row}"));
         }
+        for note in &d.notes {
+            lines.push(format!("{}: {note}", d.name));
+        }
         let cut = d.samples.iter().filter(|s| s.truncated).count();
         if cut > 0 {
             lines.push(format!("{}: {} cut at the length limit", d.name, counted(cut as u64, "text")));

@@ -5,6 +5,7 @@ mod columns;
 mod compare;
 mod damage;
 mod disk;
+mod faulty_texts;
 mod folders;
 mod planning;
 mod program;
