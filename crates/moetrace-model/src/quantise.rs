@@ -54,10 +54,10 @@ pub fn quantise_checkpoint(
         return Err(ModelError::AlreadyFourBit { dir: source.to_owned() });
     }
     let layouts = checkpoint::check(&config, &checkpoint)?;
-    let parts = parts(&config, &checkpoint, &layouts, &settings.quantisation)?;
+    let parts = parts(&config, &checkpoint, &layouts, settings.quantisation)?;
     let tensors: Vec<OutputTensor> = parts.iter().map(|part| part.tensor.clone()).collect();
     let mut json = config_json(&checkpoint)?;
-    json["quantization_config"] = quantization_config(&settings.quantisation, ElementType::Bf16);
+    json["quantization_config"] = quantization_config(settings.quantisation, ElementType::Bf16);
     let beside = files_beside(source)?;
     let order = Order {
         out,
@@ -84,7 +84,7 @@ fn parts(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     layouts: &[ExpertLayout],
-    quantisation: &Quantisation,
+    quantisation: Quantisation,
 ) -> Result<Vec<Part>, ModelError> {
     let mut parts = Vec::new();
     let mut add = |from: &str, name: String, shape: &[usize], start: usize, role: TensorRole| {

@@ -113,7 +113,7 @@ fn tensors(
 ) -> Result<(Vec<OutputTensor>, Value), ModelError> {
     let parsed = ModelConfig::parse(config.to_string().as_bytes(), file)?;
     let mut config = config.clone();
-    match &settings.quantisation {
+    match settings.quantisation {
         Some(quantisation) => {
             config["quantization_config"] = quantization_config(quantisation, ElementType::Bf16);
         }
@@ -128,7 +128,7 @@ fn tensors(
     let layout = ExpertLayout { fused, ..ExpertLayout::per_expert(parsed.family().rules()) };
     for_each_expected(&parsed, |_| layout, &mut |name, shape, role| {
         let element = settings.element;
-        let storage = match &settings.quantisation {
+        let storage = match settings.quantisation {
             Some(quantisation) if role.is_quantised(parsed.family(), quantisation) => {
                 OutputStorage::Nf4 { element, settings: quantisation.nf4 }
             }

@@ -1,7 +1,7 @@
 //! How fast bf16 weights become NF4 and come back, on so many threads.
 //!
 //! `cargo run --release -p moetrace-nf4 --example speed -- 33554432 1 10`: elements, threads, repeats. Prints one
-//! line, `quantise MB/s of source, dequantise MB/s of output`, medians; benches/peer/nf4_bitsandbytes.py reads it.
+//! line, `quantise MB/s of source, dequantise MB/s of output`, medians; `benches/peer/nf4_bitsandbytes.py` reads it.
 
 use std::error::Error;
 use std::time::Instant;

@@ -1,8 +1,20 @@
 //! The two inner loops for processors with AVX2 and F16C. Each equals its scalar definition bit by bit.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256, __m256i, _CMP_GT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
+    _mm_unpackhi_epi64, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm256_add_epi32, _mm256_and_si256,
+    _mm256_blendv_ps, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph,
+    _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maddubs_epi16, _mm256_max_epu32,
+    _mm256_mul_ps, _mm256_packus_epi16, _mm256_packus_epi32, _mm256_permute2x128_si256,
+    _mm256_permute4x64_epi64, _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi8, _mm256_setr_epi32,
+    _mm256_setr_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_srli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi32,
+    _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
+};
 
-use crate::dequantise::expand_scalar;
+use crate::dequantise::{Blocks, expand_scalar, parts};
 use crate::quantise::scalar_codes;
 use crate::{BlockSize, ElementType, Source, THRESHOLDS};
 
@@ -28,18 +40,29 @@ pub(crate) fn quantise(source: Source<'_>, block: BlockSize, codes: &mut [u8], a
     }
 }
 
-/// As `expand_scalar` for f32. Call it only where [`available`] is true.
-pub(crate) fn expand_words(table: &[f32; 16], codes: &[u8], out: &mut [f32]) {
+/// Blocks as bf16 bits. Call it only where [`available`] is true.
+pub(crate) fn restore_bf16<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
     assert!(available(), "AVX2 and F16C are missing");
     // SAFETY: the features that the function is compiled for were found just now.
-    unsafe { expand_words_here(table, codes, out) }
+    unsafe { restore_halves::<Bf16, S>(blocks, out) }
 }
 
-/// As `expand_scalar` for 16-bit values. Call it only where [`available`] is true.
-pub(crate) fn expand_halves(table: &[u16; 16], codes: &[u8], out: &mut [u16]) {
+/// Blocks as f16 bits. Call it only where [`available`] is true.
+pub(crate) fn restore_f16<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
     assert!(available(), "AVX2 and F16C are missing");
     // SAFETY: the features that the function is compiled for were found just now.
-    unsafe { expand_halves_here(table, codes, out) }
+    unsafe { restore_halves::<F16, S>(blocks, out) }
+}
+
+/// Blocks as f32, each value of a block rounded by `round`. Call it only where [`available`] is true.
+pub(crate) fn restore_f32<S: Fn(usize) -> f32>(
+    blocks: Blocks<'_, S>,
+    out: &mut [f32],
+    round: impl Fn(f32) -> f32,
+) {
+    assert!(available(), "AVX2 and F16C are missing");
+    // SAFETY: the features that the function is compiled for were found just now.
+    unsafe { restore_words(blocks, out, round) }
 }
 
 /// Eight elements as f32.
@@ -48,12 +71,51 @@ trait Load {
     fn eight(bytes: &[u8]) -> __m256;
 }
 
+/// Eight f32 rounded to 16 bits, in the low halves of 32-bit lanes.
+trait Round {
+    fn eight(values: __m256) -> __m256i;
+}
+
 struct F32;
 struct F16;
 struct Bf16;
 
+impl Round for Bf16 {
+    #[expect(
+        clippy::inline_always,
+        reason = "only inside a caller compiled for AVX2 is this five instructions"
+    )]
+    #[inline(always)]
+    fn eight(values: __m256) -> __m256i {
+        // SAFETY: called from functions compiled for AVX2. To nearest, ties to even: half of the last place less
+        // one, and one more where that place is odd.
+        unsafe {
+            let bits = _mm256_castps_si256(values);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+            _mm256_srli_epi32::<16>(rounded)
+        }
+    }
+}
+
+impl Round for F16 {
+    #[expect(
+        clippy::inline_always,
+        reason = "only inside a caller compiled for F16C is this two instructions"
+    )]
+    #[inline(always)]
+    fn eight(values: __m256) -> __m256i {
+        // SAFETY: called from functions compiled for F16C.
+        unsafe { _mm256_cvtepu16_epi32(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values)) }
+    }
+}
+
 impl Load for F32 {
     const SIZE: usize = 4;
+    #[expect(
+        clippy::inline_always,
+        reason = "only inside a caller compiled for AVX2 is this one instruction"
+    )]
     #[inline(always)]
     fn eight(bytes: &[u8]) -> __m256 {
         let bytes: &[u8; 32] = bytes.first_chunk().unwrap_or(&[0; 32]);
@@ -64,6 +126,10 @@ impl Load for F32 {
 
 impl Load for F16 {
     const SIZE: usize = 2;
+    #[expect(
+        clippy::inline_always,
+        reason = "only inside a caller compiled for AVX2 is this one instruction"
+    )]
     #[inline(always)]
     fn eight(bytes: &[u8]) -> __m256 {
         let bytes: &[u8; 16] = bytes.first_chunk().unwrap_or(&[0; 16]);
@@ -74,6 +140,10 @@ impl Load for F16 {
 
 impl Load for Bf16 {
     const SIZE: usize = 2;
+    #[expect(
+        clippy::inline_always,
+        reason = "only inside a caller compiled for AVX2 is this one instruction"
+    )]
     #[inline(always)]
     fn eight(bytes: &[u8]) -> __m256 {
         let bytes: &[u8; 16] = bytes.first_chunk().unwrap_or(&[0; 16]);
@@ -177,62 +247,99 @@ fn pack(codes: [__m256i; 8]) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
 }
 
-#[target_feature(enable = "avx2")]
-fn expand_halves_here(table: &[u16; 16], codes: &[u8], out: &mut [u16]) {
-    let bytes_of = |shift: u32| table.map(|entry| (entry >> shift) as u8);
-    let spread = |bytes: [u8; 16]| {
-        // SAFETY: an unaligned load of 16 bytes.
-        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-    };
-    let (low_bytes, high_bytes) = (spread(bytes_of(0)), spread(bytes_of(8)));
-    let nibble = _mm256_set1_epi8(15);
-    let (out_rounds, out_rest) = out.as_chunks_mut::<ROUND>();
-    let (rounds, rest) = codes.as_chunks::<{ ROUND / 2 }>();
-    for (codes, out) in rounds.iter().zip(out_rounds) {
-        // SAFETY: an unaligned load of the 32 bytes of `codes`.
-        let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
-        let first = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
-        let second = _mm256_and_si256(codes, nibble);
-        // Within each half of a register: elements 0 to 15 of it, then 16 to 31.
-        let places = [_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second)];
-        let [a, b, c, d] = {
-            let [near, far] = places.map(|places| {
-                let (low, high) =
-                    (_mm256_shuffle_epi8(low_bytes, places), _mm256_shuffle_epi8(high_bytes, places));
-                [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)]
-            });
-            [near[0], near[1], far[0], far[1]]
-        };
-        let ordered = [
-            _mm256_permute2x128_si256::<0x20>(a, b),
-            _mm256_permute2x128_si256::<0x20>(c, d),
-            _mm256_permute2x128_si256::<0x31>(a, b),
-            _mm256_permute2x128_si256::<0x31>(c, d),
-        ];
-        for (part, values) in out.as_chunks_mut::<16>().0.iter_mut().zip(ordered) {
-            // SAFETY: an unaligned store into the 32 bytes of `part`.
-            unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), values) };
+#[target_feature(enable = "avx2,f16c")]
+fn restore_halves<R: Round, S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
+    let (below, above) = halves_of(blocks.values);
+    // Bytes 0, 4, 8, 12 of each half are low bytes of four values, 1, 5, 9, 13 their high bytes.
+    let gather = _mm256_setr_epi8(
+        0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1, //
+        0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1,
+    );
+    for (number, (codes, out)) in parts(blocks.codes, out, blocks.width) {
+        let scale = _mm256_set1_ps((blocks.scale)(number));
+        let (below, above) = (R::eight(_mm256_mul_ps(below, scale)), R::eight(_mm256_mul_ps(above, scale)));
+        let (below, above) = (_mm256_shuffle_epi8(below, gather), _mm256_shuffle_epi8(above, gather));
+        // 64-bit lanes 0 and 2: low bytes of four values, then their high bytes.
+        let eight = |v| _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        let (below, above) = (eight(below), eight(above));
+        let low_bytes = _mm256_broadcastsi128_si256(_mm_unpacklo_epi64(below, above));
+        let high_bytes = _mm256_broadcastsi128_si256(_mm_unpackhi_epi64(below, above));
+        let (out_rounds, out_rest) = out.as_chunks_mut::<ROUND>();
+        let (rounds, rest) = codes.as_chunks::<{ ROUND / 2 }>();
+        for (codes, out) in rounds.iter().zip(out_rounds) {
+            look_up(low_bytes, high_bytes, codes, out);
+        }
+        if !rest.is_empty() {
+            let mut table = [0u16; 16];
+            // Both halves of the registers hold the same.
+            let lower = _mm256_castsi256_si128(_mm256_unpacklo_epi8(low_bytes, high_bytes));
+            let upper = _mm256_castsi256_si128(_mm256_unpackhi_epi8(low_bytes, high_bytes));
+            // SAFETY: unaligned stores into the two halves of `table`.
+            unsafe {
+                _mm_storeu_si128(table.as_mut_ptr().cast(), lower);
+                _mm_storeu_si128(table.as_mut_ptr().add(8).cast(), upper);
+            }
+            expand_scalar(&table, rest, out_rest);
         }
     }
-    expand_scalar(table, rest, out_rest);
+}
+
+/// The two halves of sixteen values.
+#[target_feature(enable = "avx2")]
+fn halves_of(values: &[f32; 16]) -> (__m256, __m256) {
+    let (below, above) = (&values[..8], &values[8..]);
+    // SAFETY: unaligned loads of 32 bytes each.
+    unsafe { (_mm256_loadu_ps(below.as_ptr()), _mm256_loadu_ps(above.as_ptr())) }
+}
+
+/// 64 values of 16 bits by their codes, low and high bytes looked up apart.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn look_up(low_bytes: __m256i, high_bytes: __m256i, codes: &[u8; ROUND / 2], out: &mut [u16; ROUND]) {
+    let nibble = _mm256_set1_epi8(15);
+    // SAFETY: an unaligned load of the 32 bytes of `codes`.
+    let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+    let first = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+    let second = _mm256_and_si256(codes, nibble);
+    // Within each half of a register: elements 0 to 15 of it, then 16 to 31.
+    let expand = |places| {
+        let low = _mm256_shuffle_epi8(low_bytes, places);
+        let high = _mm256_shuffle_epi8(high_bytes, places);
+        (_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high))
+    };
+    let (a, b) = expand(_mm256_unpacklo_epi8(first, second));
+    let (c, d) = expand(_mm256_unpackhi_epi8(first, second));
+    let ordered = [
+        _mm256_permute2x128_si256::<0x20>(a, b),
+        _mm256_permute2x128_si256::<0x20>(c, d),
+        _mm256_permute2x128_si256::<0x31>(a, b),
+        _mm256_permute2x128_si256::<0x31>(c, d),
+    ];
+    for (part, values) in out.as_chunks_mut::<16>().0.iter_mut().zip(ordered) {
+        // SAFETY: an unaligned store into the 32 bytes of `part`.
+        unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), values) };
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn expand_words_here(table: &[f32; 16], codes: &[u8], out: &mut [f32]) {
-    let (low, high) = (&table[..8], &table[8..]);
-    // SAFETY: unaligned loads of 32 bytes each.
-    let (low, high) = unsafe { (_mm256_loadu_ps(low.as_ptr()), _mm256_loadu_ps(high.as_ptr())) };
+fn restore_words<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [f32], round: impl Fn(f32) -> f32) {
     // Bit position of each code in four bytes read as one little-endian word.
     let places = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
-    let (out_rounds, out_rest) = out.as_chunks_mut::<8>();
-    let (rounds, rest) = codes.as_chunks::<4>();
-    for (codes, out) in rounds.iter().zip(out_rounds) {
-        let word = _mm256_set1_epi32(i32::from_le_bytes(*codes));
-        let code = _mm256_and_si256(_mm256_srlv_epi32(word, places), _mm256_set1_epi32(15));
-        let (below, above) = (_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code));
-        let is_above = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(code));
-        // SAFETY: an unaligned store into the 32 bytes of `out`.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_blendv_ps(below, above, is_above)) };
+    for (number, (codes, out)) in parts(blocks.codes, out, blocks.width) {
+        let scale = (blocks.scale)(number);
+        let table = blocks.values.map(|value| round(value * scale));
+        let (below, above) = halves_of(&table);
+        let (out_rounds, out_rest) = out.as_chunks_mut::<8>();
+        let (rounds, rest) = codes.as_chunks::<4>();
+        for (codes, out) in rounds.iter().zip(out_rounds) {
+            let word = _mm256_set1_epi32(i32::from_le_bytes(*codes));
+            let code = _mm256_and_si256(_mm256_srlv_epi32(word, places), _mm256_set1_epi32(15));
+            let from_below = _mm256_permutevar8x32_ps(below, code);
+            let from_above = _mm256_permutevar8x32_ps(above, code);
+            let is_above = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(code));
+            // SAFETY: an unaligned store into the 32 bytes of `out`.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_blendv_ps(from_below, from_above, is_above)) };
+        }
+        expand_scalar(&table, rest, out_rest);
     }
-    expand_scalar(table, rest, out_rest);
 }

@@ -77,19 +77,16 @@ impl QuantState {
     /// The bytes that Python's `json.dumps` writes for this state: its key order, separators and numbers.
     pub fn to_json(&self) -> String {
         let shape: Vec<String> = self.shape.iter().map(usize::to_string).collect();
-        let mut json = format!(
-            r#"{{"quant_type": "nf4", "blocksize": {}, "dtype": "{}", "shape": [{}]"#,
+        let nested = self.nested.map_or_else(String::new, |nested| {
+            let (block, offset) = (nested.block, python_float(f64::from(nested.offset)));
+            format!(r#", "nested_blocksize": {block}, "nested_dtype": "float32", "nested_offset": {offset}"#)
+        });
+        format!(
+            r#"{{"quant_type": "nf4", "blocksize": {}, "dtype": "{}", "shape": [{}]{nested}}}"#,
             self.block,
             self.element,
             shape.join(", ")
-        );
-        if let Some(nested) = self.nested {
-            let (block, offset) = (nested.block, python_float(f64::from(nested.offset)));
-            json += &format!(
-                r#", "nested_blocksize": {block}, "nested_dtype": "float32", "nested_offset": {offset}"#
-            );
-        }
-        json + "}"
+        )
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::dequantise::{Blocks, restore_rounded, restore_scalar};
 use crate::double::NESTED_BLOCK;
 use crate::quantise::quantise_blocks;
 use crate::{
@@ -181,7 +182,7 @@ impl Nf4Tensor {
     /// [`Nf4Error::OutputLength`] where `out` has another length.
     pub fn dequantise<T: Target>(&self, out: &mut [T]) -> Result<(), Nf4Error> {
         self.check_output(out.len())?;
-        self.restore(0..self.elements, out, T::round, T::expand);
+        T::restore(self.blocks(0..self.elements), out);
         Ok(())
     }
 
@@ -201,7 +202,7 @@ impl Nf4Tensor {
             let (elements, block) = (self.elements, self.state.block.get());
             return Err(Nf4Error::OutputRange { start, end, elements, block });
         }
-        self.restore(start..end, out, round, f32::expand);
+        restore_rounded(self.blocks(start..end), out, round);
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Nf4Tensor {
         self.check_output(out.len())?;
         out.par_chunks_mut(JOB_ELEMENTS).enumerate().for_each(|(job, out)| {
             let start = job * JOB_ELEMENTS;
-            self.restore(start..start + out.len(), out, T::round, T::expand);
+            T::restore(self.blocks(start..start + out.len()), out);
         });
         Ok(())
     }
@@ -224,7 +225,7 @@ impl Nf4Tensor {
     /// As [`dequantise`](Self::dequantise).
     pub fn dequantise_scalar<T: Target>(&self, out: &mut [T]) -> Result<(), Nf4Error> {
         self.check_output(out.len())?;
-        self.restore(0..self.elements, out, T::round, crate::dequantise::expand_scalar);
+        restore_scalar(self.blocks(0..self.elements), out);
         Ok(())
     }
 
@@ -233,20 +234,12 @@ impl Nf4Tensor {
         if found == expected { Ok(()) } else { Err(Nf4Error::OutputLength { found, expected }) }
     }
 
-    /// `range` begins at a block; a block has sixteen possible values, so each is rounded once and looked up.
-    fn restore<T: Target>(
-        &self,
-        range: Range<usize>,
-        out: &mut [T],
-        round: impl Fn(f32) -> T,
-        expand: impl Fn(&[T; 16], &[u8], &mut [T]),
-    ) {
+    /// The blocks of `range`, which begins where one does.
+    fn blocks(&self, range: Range<usize>) -> Blocks<'_, impl Fn(usize) -> f32> {
         let width = self.state.block.get();
-        let codes = self.codes[range.start / 2..range.end / 2].chunks(width / 2);
-        for (number, (codes, out)) in codes.zip(out.chunks_mut(width)).enumerate() {
-            let scale = self.scale(range.start / width + number);
-            expand(&self.values.map(|value| round(value * scale)), codes, out);
-        }
+        let first = range.start / width;
+        let codes = &self.codes[range.start / 2..range.end / 2];
+        Blocks { values: &self.values, width, codes, scale: move |block| self.scale(first + block) }
     }
 }
 

@@ -262,7 +262,7 @@ fn cached(
     progress: &mut Progress,
 ) -> Result<PathBuf, Failure> {
     let mut hasher = blake3::Hasher::new();
-    for part in [&facts.config_hash, &facts.weights_hash, &described(&cpu.quantisation)] {
+    for part in [&facts.config_hash, &facts.weights_hash, &described(cpu.quantisation)] {
         hasher.update(part.as_bytes());
     }
     let folder = cache()?.join("quantised");
@@ -330,7 +330,7 @@ fn model_facts(
         compute_dtype: cpu.compute_dtype()?.to_string(),
         quantisation: match cpu.precision {
             Precision::Nf4 if checkpoint.is_four_bit() => Some("as the checkpoint is stored".into()),
-            Precision::Nf4 => Some(described(&cpu.quantisation)),
+            Precision::Nf4 => Some(described(cpu.quantisation)),
             _ => None,
         },
         router_dtype: cpu.router_dtype.to_string(),

@@ -15,10 +15,10 @@ pub(crate) fn quantisation(args: &QuantisationArgs) -> Result<Quantisation, Fail
 }
 
 /// The settings as the manifest has them.
-pub(crate) fn described(quantisation: &Quantisation) -> String {
+pub(crate) fn described(quantisation: Quantisation) -> String {
     let Quantisation { nf4, router } = quantisation;
     let scales = if nf4.double_quant { "8-bit scales" } else { "f32 scales" };
-    let routers = if *router { "routers quantised" } else { "routers not quantised" };
+    let routers = if router { "routers quantised" } else { "routers not quantised" };
     format!("blocks of {}, {scales}, {routers}", nf4.block)
 }
 

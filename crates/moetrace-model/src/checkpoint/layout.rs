@@ -46,7 +46,7 @@ impl TensorRole {
     /// Embeddings, norms, biases and the head stay as they are. So do routers and shared gates, unless
     /// `quantisation` asks for bitsandbytes' behaviour, which quantises every linear module but the head; a
     /// `DeepSeek` v1 router is no linear module.
-    pub fn is_quantised(self, family: Family, quantisation: &Quantisation) -> bool {
+    pub fn is_quantised(self, family: Family, quantisation: Quantisation) -> bool {
         match self {
             Self::Embedding | Self::Head | Self::Norm | Self::Bias => false,
             Self::Projection | Self::FusedExperts => true,

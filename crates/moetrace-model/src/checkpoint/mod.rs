@@ -69,7 +69,7 @@ impl std::fmt::Debug for Checkpoint {
             .field("dir", &self.dir)
             .field("files", &files)
             .field("tensors", &tensors)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

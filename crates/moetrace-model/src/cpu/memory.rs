@@ -43,7 +43,7 @@ impl MemoryEstimate {
 }
 
 /// Weights under NF4: half a byte an element and its scales for what is quantised, `element` bytes for the rest.
-fn four_bit_weights(config: &ModelConfig, element: u64, quantisation: &Quantisation) -> u64 {
+fn four_bit_weights(config: &ModelConfig, element: u64, quantisation: Quantisation) -> u64 {
     let layout = ExpertLayout::per_expert(config.family().rules());
     let mut total = 0u64;
     let visited = for_each_expected(config, |_| layout, &mut |_, shape, role| {
@@ -67,7 +67,7 @@ pub(super) fn estimate(config: &ModelConfig, settings: &CpuSettings) -> MemoryEs
     let compute = settings.compute.unwrap_or(settings.precision.compute_dtype());
     let element = if compute == ComputeDtype::F32 { 4 } else { 2 };
     let weights = match settings.precision {
-        Precision::Nf4 => four_bit_weights(config, element, &settings.quantisation),
+        Precision::Nf4 => four_bit_weights(config, element, settings.quantisation),
         _ => config.total_parameters().saturating_mul(element),
     };
     // A job holds its gathered input, gate and up; under bf16 also its block's three matrices as f32, and

@@ -96,7 +96,7 @@ pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, mut out: Places<'_>, pa
         return;
     }
     let rhs_strides = (w.stride as isize, 1);
-    multiply(x, w, (w.count, rhs_strides), out, parallelism);
+    multiply(x, w, (w.count, rhs_strides), &mut out, parallelism);
 }
 
 /// `out = p * v` for p `[M, K]`, v `[K, N]`, out `[M, N]`. M as given: padded by callers, or (in attention) one
@@ -112,7 +112,7 @@ pub(super) fn times(p: Rows<'_>, v: Rows<'_>, mut out: Places<'_>, parallelism: 
         return;
     }
     let rhs_strides = (1, v.stride as isize);
-    multiply(p, v, (v.columns, rhs_strides), out, parallelism);
+    multiply(p, v, (v.columns, rhs_strides), &mut out, parallelism);
 }
 
 /// `right` is N and the strides of the right operand along N and along K.
@@ -120,7 +120,7 @@ fn multiply(
     x: Rows<'_>,
     y: Rows<'_>,
     right: (usize, (isize, isize)),
-    out: Places<'_>,
+    out: &mut Places<'_>,
     parallelism: Parallelism,
 ) {
     let (m, k, (n, (y_along_n, y_along_k))) = (x.count, x.columns, right);

@@ -29,7 +29,7 @@ impl Loader<'_> {
     }
 
     pub(super) fn quantises(&self, role: TensorRole) -> bool {
-        self.quantisation.is_some_and(|quantisation| role.is_quantised(self.config.family(), &quantisation))
+        self.quantisation.is_some_and(|quantisation| role.is_quantised(self.config.family(), quantisation))
     }
 
     /// A projection in 4 bits, read or made; nothing where it is to be dense.

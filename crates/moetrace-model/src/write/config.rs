@@ -9,7 +9,7 @@ use crate::Quantisation;
 ///
 /// Module names are matched by their last part, so `gate` means routers and not `gate_proj`. They must be
 /// listed: transformers refuses a linear module without quantised weights that is not.
-pub(crate) fn quantization_config(quantisation: &Quantisation, compute: ElementType) -> Value {
+pub(crate) fn quantization_config(quantisation: Quantisation, compute: ElementType) -> Value {
     let skipped: &[&str] =
         if quantisation.router { &["lm_head"] } else { &["lm_head", "gate", "shared_expert_gate"] };
     json!({

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use moetrace_model::synthetic::{SyntheticSettings, write_checkpoint};
 use moetrace_model::{
     Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, ModelError, Nf4Error, Precision,
 };
@@ -196,7 +197,7 @@ fn a_configuration_that_promises_4_bits_and_dense_tensors_do_not_go_together() {
     let dir = prequantised();
     let config: Value = serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
     let dense = tempfile::tempdir().unwrap();
-    moetrace_model::synthetic::write_checkpoint(dense.path(), &config, &Default::default()).unwrap();
+    write_checkpoint(dense.path(), &config, &SyntheticSettings::default()).unwrap();
     fs::write(dense.path().join("config.json"), config.to_string()).unwrap();
     for precision in [Precision::F32, Precision::Nf4] {
         let error = CpuEngine::open(dense.path(), &CpuSettings { precision, ..CpuSettings::default() });

@@ -264,7 +264,7 @@ fn a_weight_that_is_not_finite_is_named_and_nothing_gets_the_final_name() {
     assert!(matches!(&error, ModelError::Nf4 { tensor, .. } if tensor == name), "{error}");
     assert!(!out.exists());
     let leftovers = files(&dense.path().join("out.partial"));
-    assert!(leftovers.iter().all(|(name, _)| !name.ends_with(".part")), "{leftovers:?}");
+    assert!(leftovers.iter().all(|(name, _)| !name.contains(".part")), "{leftovers:?}");
     let on_load =
         CpuEngine::open(dense.path(), &CpuSettings { precision: Precision::Nf4, ..CpuSettings::default() });
     assert!(matches!(on_load, Err(ModelError::Nf4 { tensor, .. }) if tensor == name));

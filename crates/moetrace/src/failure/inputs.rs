@@ -118,10 +118,40 @@ fn unusable_help(skipped: &SkipCounts) -> &'static str {
     }
 }
 
+/// Exit code, name and next step of failures that only 4-bit checkpoints know.
+fn four_bit(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
+    Some(match error {
+        ModelError::DensePrecision { .. } | ModelError::ComputeDtype { .. } => (
+            code::USAGE,
+            "E-PRECISION",
+            "use --precision nf4, with --compute-dtype f32 for exact activations",
+        ),
+        ModelError::AlreadyFourBit { .. } => {
+            (code::USAGE, "E-QUANTISED", "'moetrace collect --model DIR' runs it as it is")
+        }
+        ModelError::OutputExists { .. } => (code::NO_OUTPUT, "E-EXISTS", "name another folder: --out DIR"),
+        ModelError::OutputBusy { .. } => {
+            (code::LATER, "E-LOCKED", "wait for it, or name another folder: --out DIR")
+        }
+        ModelError::Nf4 { .. }
+        | ModelError::NothingQuantised { .. }
+        | ModelError::FourBitCode { .. }
+        | ModelError::FourBitRole { .. } => (
+            code::BAD_INPUT,
+            "E-NF4",
+            "the checkpoint is damaged or of another kind; docs/nf4.md says what is read",
+        ),
+        _ => return None,
+    })
+}
+
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
+        if let Some((exit, name, help)) = four_bit(&error) {
+            return new(exit, name, help);
+        }
         match &error {
             ModelError::Sink(sink) => match io_cause(sink.inner()) {
                 Some(io) => io_failure(io, "cannot write", what),
@@ -154,27 +184,6 @@ impl From<ModelError> for Failure {
                 "E-CONFIG",
                 "docs/models.md lists the families and what of them is supported",
             ),
-            ModelError::DensePrecision { .. } | ModelError::ComputeDtype { .. } => new(
-                code::USAGE,
-                "E-PRECISION",
-                "use --precision nf4, with --compute-dtype f32 for exact activations",
-            ),
-            ModelError::AlreadyFourBit { .. } => {
-                new(code::USAGE, "E-QUANTISED", "'moetrace collect --model DIR' runs it as it is")
-            }
-            ModelError::OutputExists { .. } => {
-                new(code::NO_OUTPUT, "E-EXISTS", "name another folder: --out DIR")
-            }
-            ModelError::OutputBusy { .. } => {
-                new(code::LATER, "E-LOCKED", "wait for it, or name another folder: --out DIR")
-            }
-            ModelError::Nf4 { .. } | ModelError::NothingQuantised { .. } | ModelError::FourBitCode { .. } => {
-                new(
-                    code::BAD_INPUT,
-                    "E-NF4",
-                    "the checkpoint is damaged or of another kind; docs/nf4.md says what is read",
-                )
-            }
             ModelError::Threads { .. } => {
                 new(code::USAGE, "E-SETTING", "see --threads in 'moetrace collect --help'")
             }
