@@ -1,4 +1,5 @@
-//! Mutated inputs through everything that reads a file of others: `fuzz SECONDS [SEED]`, for each target.
+//! Mutated inputs through everything that reads a file of others: `fuzz SECONDS [SEED [TARGET]]`, for each target or
+//! for one.
 //!
 //! An input is a sound file with some bytes changed, cut out, repeated or cut off. Whatever comes back is fine
 //! but a panic; a process that dies (memory, a signal) shows as such to `cargo xtask fuzz`, which limits memory.
@@ -11,33 +12,64 @@ use anyhow::{Context as _, Result, ensure};
 use benches::{Random, Recorded};
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
-use moetrace_model::{Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, ModelConfig, synthetic};
+use moetrace_model::{
+    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, ModelConfig, Precision, Quantisation, synthetic,
+};
+use moetrace_nf4::{CODE_VALUES, Nf4Tensor, QuantState, Scales};
 use moetrace_routing::{LayerIndex, RoutingGeometry};
 use moetrace_run::RunFolder;
 use moetrace_trace::{SampleRow, ShardReader, ShardWriter, TraceSettings, read_rows, write_samples};
 
-/// A file to be mutated, and what reads it.
+/// What is mutated, and what reads it.
 struct Target {
     name: &'static str,
-    file: PathBuf,
-    read: Box<dyn Fn()>,
+    input: Input,
+}
+
+/// Where the mutated bytes are read from.
+enum Input {
+    /// From this file, whose contents are sound.
+    File(PathBuf, Box<dyn Fn()>),
+    /// From memory; the sound bytes first.
+    Bytes(Vec<u8>, Box<dyn Fn(&[u8])>),
+}
+
+impl Input {
+    fn sound(&self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::File(path, _) => std::fs::read(path),
+            Self::Bytes(bytes, _) => Ok(bytes.clone()),
+        }
+    }
+
+    /// Whether the reader came back.
+    fn survives(&self, bytes: &[u8]) -> std::io::Result<bool> {
+        Ok(match self {
+            Self::File(path, read) => {
+                std::fs::write(path, bytes)?;
+                catch_unwind(AssertUnwindSafe(read)).is_ok()
+            }
+            Self::Bytes(_, read) => catch_unwind(AssertUnwindSafe(|| read(bytes))).is_ok(),
+        })
+    }
 }
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let seconds: u64 = args.next().context("usage: fuzz SECONDS [SEED]")?.parse()?;
     let mut random = Random(args.next().map_or(Ok(1), |seed| seed.parse())?);
+    let only = args.next();
     std::panic::set_hook(Box::new(|_| {}));
     let dir = tempfile::tempdir()?;
     let mut findings = 0;
-    for target in targets(dir.path())? {
-        let sound = std::fs::read(&target.file)?;
+    let wanted = |target: &Target| only.as_ref().is_none_or(|name| name == target.name);
+    for target in targets(dir.path())?.into_iter().filter(wanted) {
+        let sound = target.input.sound()?;
         let begun = Instant::now();
         let mut runs = 0u64;
         while begun.elapsed() < Duration::from_secs(seconds) {
             let mutated = mutate(&sound, &mut random);
-            std::fs::write(&target.file, &mutated)?;
-            if catch_unwind(AssertUnwindSafe(&target.read)).is_err() {
+            if !target.input.survives(&mutated)? {
                 findings += 1;
                 let keep = std::env::temp_dir().join(format!("moetrace-fuzz-{}-{findings}", target.name));
                 std::fs::write(&keep, &mutated)?;
@@ -45,7 +77,7 @@ fn main() -> Result<()> {
             }
             runs += 1;
         }
-        std::fs::write(&target.file, &sound)?;
+        target.input.survives(&sound)?;
         println!("target={} runs={runs} seconds={seconds} findings={findings}", target.name);
     }
     ensure!(findings == 0, "{findings} inputs made a reader panic");
@@ -108,10 +140,43 @@ fn model_targets(dir: &Path) -> Result<Vec<Target>> {
             }
         }
     };
+    let file = |name, path: PathBuf, read| Target { name, input: Input::File(path, read) };
+    let mut all = vec![
+        file("config.json", dir.join("config.json"), Box::new(read(dir.into()))),
+        file("safetensors", dir.join("model.safetensors"), Box::new(load(dir.into()))),
+    ];
+    all.extend(four_bit_targets(dir, &config)?);
+    Ok(all)
+}
+
+fn four_bit_targets(dir: &Path, config: &serde_json::Value) -> Result<Vec<Target>> {
+    let out = dir.join("nf4");
+    let settings = synthetic::SyntheticSettings {
+        quantisation: Some(Quantisation::default()),
+        ..synthetic::SyntheticSettings::default()
+    };
+    synthetic::write_folder(&out, config, &settings, &[], &mut |_| {})?;
+    let folder = out.clone();
+    let load = move || {
+        if let Ok(checkpoint) = Checkpoint::open(&folder, &CheckpointSettings { mmap: false }) {
+            let settings = CpuSettings { precision: Precision::Nf4, ..CpuSettings::default() };
+            drop(CpuEngine::load(&checkpoint, &settings));
+        }
+    };
+    let state = br#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [48, 64], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.0415}"#;
     Ok(vec![
-        Target { name: "config.json", file: dir.join("config.json"), read: Box::new(read(dir.into())) },
-        Target { name: "safetensors", file: dir.join("model.safetensors"), read: Box::new(load(dir.into())) },
+        Target { name: "nf4", input: Input::File(out.join("model.safetensors"), Box::new(load)) },
+        Target { name: "quant_state", input: Input::Bytes(state.to_vec(), Box::new(parse_state)) },
     ])
+}
+
+/// A state that is accepted must also be written again, and must be refused with parts of other lengths.
+fn parse_state(bytes: &[u8]) {
+    let Ok(state) = QuantState::parse(bytes) else { return };
+    let again = QuantState::parse(state.to_json().as_bytes());
+    assert!(again.is_ok_and(|again| again == state), "a state does not survive being written");
+    let scales = Scales::Plain(vec![1.0; 48].into());
+    drop(Nf4Tensor::from_parts(state, vec![0; 48 * 32].into(), scales, CODE_VALUES));
 }
 
 fn corpus_targets(dir: &Path) -> Result<Vec<Target>> {
@@ -124,12 +189,14 @@ fn corpus_targets(dir: &Path) -> Result<Vec<Target>> {
     let opened = tokenizer_dir.clone();
     let mut all = vec![Target {
         name: "tokenizer.json",
-        file: tokenizer_dir.join("tokenizer.json"),
-        read: Box::new(move || {
-            if let Ok(tokenizer) = TextTokenizer::open(&opened) {
-                drop(tokenizer.encode("Some text, 12 words\nof two lines."));
-            }
-        }),
+        input: Input::File(
+            tokenizer_dir.join("tokenizer.json"),
+            Box::new(move || {
+                if let Ok(tokenizer) = TextTokenizer::open(&opened) {
+                    drop(tokenizer.encode("Some text, 12 words\nof two lines."));
+                }
+            }),
+        ),
     }];
     for (name, file) in [
         ("jsonl", "mathematics.jsonl"),
@@ -148,7 +215,7 @@ fn corpus_targets(dir: &Path) -> Result<Vec<Target>> {
             let source = std::slice::from_ref(&source);
             drop(moetrace_corpus::plan(source, Some(&tokenizer), &settings, &mut |_| {}));
         };
-        all.push(Target { name, file: copy, read: Box::new(read) });
+        all.push(Target { name, input: Input::File(copy, Box::new(read)) });
     }
     Ok(all)
 }
@@ -179,19 +246,20 @@ fn trace_targets(dir: &Path) -> Result<Vec<Target>> {
     Ok(vec![
         Target {
             name: "trace data",
-            file: data.clone(),
-            read: Box::new(play(data.clone(), samples.clone())),
+            input: Input::File(data.clone(), Box::new(play(data.clone(), samples.clone()))),
         },
-        Target { name: "trace samples", file: samples.clone(), read: Box::new(play(data, samples)) },
+        Target { name: "trace samples", input: Input::File(samples.clone(), Box::new(play(data, samples))) },
         Target {
             name: "manifest",
-            file: manifest,
-            read: Box::new(move || {
-                if let Ok(manifest) = folder.manifest() {
-                    drop(moetrace_run::status(&folder, &manifest));
-                    drop(manifest.geometry());
-                }
-            }),
+            input: Input::File(
+                manifest,
+                Box::new(move || {
+                    if let Ok(manifest) = folder.manifest() {
+                        drop(moetrace_run::status(&folder, &manifest));
+                        drop(manifest.geometry());
+                    }
+                }),
+            ),
         },
     ])
 }

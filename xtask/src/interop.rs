@@ -1,4 +1,5 @@
-//! `cargo xtask interop`: the recipes of docs/trace-format.md, run by the readers they name.
+//! `cargo xtask interop`: the recipes of docs/trace-format.md, run by the readers they name; `interop nf4`: our 4-bit
+//! checkpoints, loaded by the libraries that others use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,9 @@ const RUNS: [(&str, &[&str]); 2] = [
 pub(crate) fn interop(args: &[String]) -> Result<()> {
     let work = target_dir().join("interop");
     std::fs::create_dir_all(&work)?;
+    if args.first().is_some_and(|what| what == "nf4") {
+        return four_bits(&work.join("nf4"));
+    }
     let traces = match args.first() {
         Some(given) => vec![PathBuf::from(given)],
         None => small_runs(&work)?,
@@ -28,6 +32,15 @@ pub(crate) fn interop(args: &[String]) -> Result<()> {
         run(script.arg(generate.join("interop.py")).arg(trace).arg(root().join("docs/trace-format.md")))?;
     }
     Ok(())
+}
+
+/// Writes 4-bit checkpoints and loads them with bitsandbytes and transformers. Apart from the rest, since PyTorch
+/// is gigabytes.
+fn four_bits(work: &Path) -> Result<()> {
+    std::fs::create_dir_all(work)?;
+    let generate = root().join("fixtures/generate");
+    let python = environment(work, &generate.join("requirements-nf4.txt"))?;
+    run(Command::new(&python).arg(generate.join("interop_nf4.py")).arg(debug_program()?).arg(work))
 }
 
 /// Collects small runs of the embedded model.
