@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod faulty_texts;
 mod folders;
+mod four_bits;
 mod planning;
 mod program;
 mod refusals;
