@@ -82,6 +82,9 @@ impl Prepared {
         let tokens_per_pass =
             args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
         settings.resolve("tokens-per-pass", tokens_per_pass);
+        if args.batch_size.is_some() {
+            settings.came_from("tokens-per-pass", "batch-size times max-length");
+        }
         let execution = Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() };
         let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
@@ -111,6 +114,12 @@ impl Settings {
     fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
         if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
             setting.value = value.to_string();
+        }
+    }
+
+    fn came_from(&mut self, name: &str, source: &str) {
+        if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
+            setting.source = source.into();
         }
     }
 }
@@ -197,9 +206,13 @@ fn mostly_bf16(checkpoint: &Checkpoint) -> bool {
 
 fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> ContentSettings {
     // A run keeps the shard size it was begun with, whatever this machine's default would be.
-    let begun_with = folder.manifest().ok().and_then(|m| m.identity.get("shard_tokens")?.parse().ok());
+    let manifest = folder.manifest().ok().filter(|_| !args.fresh && args.shard_tokens.is_none());
+    let begun_with = manifest.and_then(|m| m.identity.get("shard_tokens")?.parse().ok());
     let shard_tokens = args.shard_tokens.or(begun_with).unwrap_or(CPU_SHARD_TOKENS);
     settings.resolve("shard-tokens", shard_tokens);
+    if begun_with.is_some() {
+        settings.came_from("shard-tokens", "manifest of the run");
+    }
     ContentSettings {
         traces: args.traces,
         max_length: args.max_length,
