@@ -1,4 +1,4 @@
-//! What a user sees when something goes wrong: one line what, one line where or why, one line what to type.
+//! What a user sees when something goes wrong: one line that says what and where, one line what to type.
 
 use std::fmt;
 use std::io;
@@ -153,7 +153,7 @@ impl From<RunError> for Failure {
                 "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)",
             ),
             RunError::ShardRange { .. } => {
-                new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards")
+                new(code::USAGE, "E-SHARDS", "'moetrace plan' without --shards shows those of each data set")
             }
             RunError::Locked { .. } => new(
                 code::LATER,

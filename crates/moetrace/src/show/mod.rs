@@ -12,6 +12,12 @@ pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{layers, summary};
 pub(crate) use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
 
+/// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
+fn word(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 /// A table without ruled lines; columns from the second on are numbers, to the right.
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -41,7 +47,7 @@ fn counted(n: u64, thing: &str) -> String {
 }
 
 /// Bytes in decimal units, as disks are sold: GB is 10^9.
-fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),
         1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
