@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
-    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, ModelConfig, Precision, RouterDtype,
+    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, ModelConfig, Precision,
 };
 use moetrace_routing::WeightPrecision;
 use moetrace_run::{
@@ -52,6 +52,8 @@ fn plan(config: &ModelConfig) -> Result<Plan> {
         active_parameters: config.active_parameters(),
         engine: "cpu".into(),
         precision: "bf16".into(),
+        compute_dtype: "bf16".into(),
+        quantisation: None,
         router_dtype: "model".into(),
     };
     Ok(Plan::new(content, model, None, config.geometry().clone(), corpus))
@@ -62,7 +64,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
     let checkpoint = Checkpoint::open(&fixtures().join("model"), &CheckpointSettings { mmap: true })?;
     let plan = plan(&config)?;
     let execution = Execution { tokens_per_pass: 4096, threads: 2, device: "cpu".into() };
-    let settings = CpuSettings { precision: Precision::Bf16, router_dtype: RouterDtype::Model, threads: 2 };
+    let settings = CpuSettings { precision: Precision::Bf16, threads: 2, ..CpuSettings::default() };
     let mut group = criterion.benchmark_group("collect");
     group.throughput(Throughput::Elements(plan.tokens())).sample_size(10);
     group.bench_function("the embedded model", |b| {

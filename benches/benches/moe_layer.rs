@@ -3,9 +3,7 @@
 use anyhow::Result;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moetrace_model::synthetic::{SyntheticSettings, write_checkpoint};
-use moetrace_model::{
-    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, Precision, RouterDtype,
-};
+use moetrace_model::{Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, Precision};
 use moetrace_routing::{RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId};
 use serde_json::json;
 
@@ -58,8 +56,8 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
     let batch = batch()?;
     let mut group = criterion.benchmark_group("moe_layer");
     group.throughput(Throughput::Elements(batch.len() as u64)).sample_size(10);
-    for precision in [Precision::F32, Precision::Bf16] {
-        let settings = CpuSettings { precision, router_dtype: RouterDtype::Model, threads: 2 };
+    for precision in [Precision::F32, Precision::Bf16, Precision::Nf4] {
+        let settings = CpuSettings { precision, threads: 2, ..CpuSettings::default() };
         let mut engine = CpuEngine::load(&checkpoint, &settings)?;
         group.bench_function(format!("forward of 2,048 tokens, {precision}, 2 threads"), |b| {
             b.iter(|| engine.run(&batch, &mut Silent));

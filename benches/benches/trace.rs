@@ -70,7 +70,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
     group.bench_function("read all", |b| {
         b.iter_batched(
             || ShardReader::open(&data, &samples),
-            |reader| reader.and_then(|mut reader| reader.play(16_384, &mut Silent)),
+            |reader| reader.and_then(|reader| reader.play(16_384, &mut Silent)),
             BatchSize::PerIteration,
         );
     });

@@ -173,7 +173,7 @@ fn trace_targets(dir: &Path) -> Result<Vec<Target>> {
     std::fs::write(&samples, write_samples(Vec::new(), "bench", &rows, &settings)?)?;
     let play = |data: PathBuf, samples: PathBuf| {
         move || {
-            if let Ok(mut reader) = ShardReader::open(&data, &samples) {
+            if let Ok(reader) = ShardReader::open(&data, &samples) {
                 let mut metrics = RoutingMetrics::new(reader.geometry(), &MetricsSettings::default());
                 drop(reader.play(32, &mut metrics));
             }
@@ -259,6 +259,8 @@ fn synthetic_plan(source: &Path, geometry: RoutingGeometry) -> Result<Plan> {
         active_parameters: 1,
         engine: "cpu".into(),
         precision: "f32".into(),
+        compute_dtype: "f32".into(),
+        quantisation: None,
         router_dtype: "model".into(),
     };
     Ok(Plan::new(content, model, None, geometry, corpus))

@@ -40,6 +40,13 @@ impl Random {
     }
 }
 
+/// Bell-shaped bf16 values of the size of weights.
+pub fn seeded_weights(elements: usize) -> Vec<half::bf16> {
+    let mut random = Random(11);
+    let mut value = || (0..4).map(|_| random.unit()).sum::<f32>() - 2.0;
+    (0..elements).map(|_| half::bf16::from_f32(value() * 0.02)).collect()
+}
+
 /// Recorded routing of one pass, ready to be played any number of times.
 #[derive(Debug)]
 pub struct Recorded {

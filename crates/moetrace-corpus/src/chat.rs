@@ -1,15 +1,38 @@
 //! Conversations through a tokenizer's chat template.
 
-use minijinja::{Environment, Error, ErrorKind, context};
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::tojson::tojson;
+
+/// One message of a conversation: `role` and `content`, and what else its source has (`name`, `tool_calls`,
+/// `reasoning_content`, ...) in the source's order, for the template to use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Message(Map<String, Value>);
+
+impl Message {
+    /// A message without other fields. `role` is `system`, `user`, `assistant`, or what else the template knows.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        let fields = [("role", role.into()), ("content", content.into())];
+        Self(fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
+    }
+
+    /// A message with all its fields, or none if `role` is no string, or `content` is none and no tool is called
+    /// instead.
+    pub fn from_fields(fields: Map<String, Value>) -> Option<Self> {
+        let has_tools =
+            fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
+        let said = match fields.get("content") {
+            Some(Value::String(_)) => true,
+            Some(Value::Null) | None => has_tools,
+            Some(_) => false,
+        };
+        (said && fields.get("role").is_some_and(Value::is_string)).then_some(Self(fields))
+    }
 }
 
 /// Template steps allowed to one conversation: a template is foreign code and may loop. Real templates take
@@ -29,7 +52,7 @@ pub(crate) struct ChatTemplate {
 impl ChatTemplate {
     /// Compiles `source` with the whitespace rules of the reference implementation (transformers:
     /// `trim_blocks` and `lstrip_blocks`).
-    pub(crate) fn new(source: String, bos: Option<String>, eos: Option<String>) -> Result<Self, Error> {
+    pub(crate) fn new(source: &str, bos: Option<String>, eos: Option<String>) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -42,7 +65,8 @@ impl ChatTemplate {
             let why = "it asks for today's date, which would make samples differ from day to day";
             Err(Error::new(ErrorKind::InvalidOperation, why))
         });
-        environment.add_template_owned(NAME, source)?;
+        environment.add_filter("tojson", tojson);
+        environment.add_template_owned(NAME, without_generation_tags(source).into_owned())?;
         Ok(Self { environment, bos, eos })
     }
 
@@ -60,16 +84,42 @@ impl ChatTemplate {
     }
 }
 
+/// The tags `generation` and `endgeneration` mark for training what the assistant says. The reference renders what
+/// stands between them, in a scope of its own; so does `with`.
+fn without_generation_tags(source: &str) -> Cow<'_, str> {
+    if !source.contains("generation") {
+        return Cow::Borrowed(source);
+    }
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        out.push_str(before);
+        out.push_str("{%");
+        rest = tag;
+        let Some((inside, _)) = tag.split_once("%}") else { break };
+        let name = inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
+        let plain = match name {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            _ => continue,
+        };
+        out.push_str(&inside.replacen(name, plain, 1));
+        rest = &tag[inside.len()..];
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn say(role: &str, content: &str) -> Message {
-        Message { role: role.into(), content: content.into() }
+        Message::new(role, content)
     }
 
     fn rendered(source: &str, messages: &[Message]) -> Result<String, String> {
-        ChatTemplate::new(source.into(), Some("<s>".into()), Some("</s>".into()))
+        ChatTemplate::new(source, Some("<s>".into()), Some("</s>".into()))
             .and_then(|t| t.render(messages))
             .map_err(|e| e.to_string())
     }
@@ -81,6 +131,20 @@ mod tests {
                       {% if add_generation_prompt %}?{% endif %}";
         let messages = [say("user", " hi "), say("assistant", "no")];
         assert_eq!(rendered(source, &messages).unwrap(), "<s>[HI]\n</s>");
+    }
+
+    /// The expected text is what transformers 4.57 makes of the template, whose `x` does not leave the marked part.
+    #[test]
+    fn tags_that_mark_what_the_assistant_says_change_nothing() {
+        let source = "{% set x = 1 %}{% for m in messages %}\n{%- generation -%}\n {% set x = 2 %}[{{ m.content }}{{ x }}]\n\
+                      {% endgeneration %}\n{% endfor %}{{ x }} generation {% if false %}";
+        let source = format!("{source}{{% endif %}}");
+        assert_eq!(
+            rendered(&source, &[say("user", "a"), say("user", "b")]).unwrap(),
+            "[a2]\n[b2]\n1 generation "
+        );
+        assert!(matches!(without_generation_tags("{% a %}{%"), Cow::Borrowed(_)));
+        assert_eq!(without_generation_tags("{% generation %} {% x {%"), "{% with %} {% x {%");
     }
 
     #[test]

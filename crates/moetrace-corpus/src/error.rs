@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use moetrace_routing::RoutingError;
 
-use crate::{SkipCounts, SkipReason};
+use crate::{SkipCounts, SkipReason, SkippedRow};
 
 /// A corpus could not be read, planned or packed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,12 @@ pub enum CorpusError {
         path.display()
     )]
     UnknownFormat { path: PathBuf },
+    #[error("{} is {found}, expected UTF-8", path.display())]
+    Encoding { path: PathBuf, found: &'static str },
+    #[error("{} is a Feather file of version 1, expected version 2, which is Arrow IPC", path.display())]
+    FeatherV1 { path: PathBuf },
+    #[error("{} is {found}, expected a file or a folder of files: a data set is read twice", path.display())]
+    NoRegularFile { path: PathBuf, found: &'static str },
     #[error("data set {dataset}: {} holds no data file that can be read", path.display())]
     NoFiles { dataset: String, path: PathBuf },
     #[error(
@@ -44,9 +50,9 @@ pub enum CorpusError {
     #[error("{}: no column {column:?}; columns: {columns}", path.display())]
     MissingColumn { path: PathBuf, column: String, columns: ColumnNames },
     #[error(
-        "data set {dataset}: column {column:?} holds text, which needs a tokenizer; expected input_ids without one"
+        "data set {dataset}: column {column:?} holds {holds}, which needs a tokenizer; expected input_ids without one"
     )]
-    NoTokenizer { dataset: String, column: String },
+    NoTokenizer { dataset: String, column: String, holds: &'static str },
     #[error(
         "data set {dataset}: column {column:?} holds conversations, but the tokenizer has no chat template"
     )]
@@ -58,7 +64,7 @@ pub enum CorpusError {
     #[error("{}:{line}: {reason}: {detail}", path.display())]
     Row { path: PathBuf, line: u64, reason: SkipReason, detail: String },
     #[error("data set {dataset}: none of its {rows} rows can be used; left out: {skipped}")]
-    NothingUsable { dataset: String, rows: u64, skipped: SkipCounts },
+    NothingUsable { dataset: String, rows: u64, skipped: SkipCounts, examples: Vec<SkippedRow> },
     #[error("data set {dataset} has more than {limit} rows")]
     TooManyRows { dataset: String, limit: u64 },
     #[error("{} has {bytes} bytes, expected at most {limit}", path.display())]
@@ -69,6 +75,8 @@ pub enum CorpusError {
     UnknownBos { path: PathBuf, token: String },
     #[error("the tokenizer gave up on a text of {bytes} bytes: {detail}")]
     Encode { bytes: usize, detail: String },
+    #[error("{} cannot be used as a chat template: {detail}", path.display())]
+    BadTemplate { path: PathBuf, detail: String },
     #[error("the tokenizer has no chat template for a conversation of {messages} messages")]
     NoTemplate { messages: usize },
     #[error("the chat template refused a conversation of {messages} messages: {detail}")]

@@ -14,6 +14,7 @@ mod sample;
 mod settings;
 mod skip;
 mod source;
+mod tojson;
 mod tokenizer;
 
 pub use chat::Message;

@@ -46,6 +46,9 @@ pub struct DatasetPlan {
     pub skipped: SkipCounts,
     /// The first faulty rows, at most 20.
     pub examples: Vec<SkippedRow>,
+    /// What is odd about its files though no row of them was lost: links that lead nowhere, Arrow streams
+    /// without the mark that ends them. A strict plan refuses these.
+    pub notes: Vec<String>,
     /// The samples in plan order: seeded, so that a larger quota only appends.
     pub samples: Vec<Sample>,
 }
@@ -118,7 +121,7 @@ fn plan_dataset(
     on_event: &mut dyn FnMut(CorpusEvent),
 ) -> Result<DatasetPlan, CorpusError> {
     let name: Name = source.name.as_str().into();
-    let mut data = files::choose(source, settings, quota)?;
+    let (mut data, mut notes) = files::choose(source, settings, quota)?;
     let files: Vec<&DataFile> = data.iter().filter(|(_, about)| about.read).map(|(file, _)| file).collect();
     let bytes = files.iter().map(|file| file.bytes).sum();
     on_event(CorpusEvent::Opened { dataset: name.clone(), files: files.len(), bytes });
@@ -134,10 +137,12 @@ fn plan_dataset(
                 dataset: source.name.clone(),
                 rows: outcome.rows,
                 skipped: outcome.skips.counts,
+                examples: outcome.skips.examples,
             });
         }
     }
     let columns = outcome.columns;
+    notes.append(&mut outcome.notes);
     Ok(DatasetPlan {
         name,
         root: source.path.clone(),
@@ -149,6 +154,7 @@ fn plan_dataset(
         quota,
         skipped: outcome.skips.counts,
         examples: outcome.skips.examples,
+        notes,
         samples,
     })
 }

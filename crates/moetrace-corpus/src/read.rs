@@ -5,6 +5,7 @@ mod arrow_messages;
 mod columnar;
 mod columns;
 mod csv;
+mod fields;
 mod folder;
 mod foreign;
 mod json_array;
@@ -12,6 +13,7 @@ mod jsonl;
 mod lines;
 mod open;
 mod parquet;
+mod structures;
 mod txt;
 
 use std::borrow::Cow;
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 use moetrace_routing::TokenId;
 
 pub(crate) use columns::ChosenColumns;
-pub(crate) use folder::data_files;
+pub(crate) use folder::{Found, data_files};
 pub(crate) use open::known_suffix;
 
 use crate::error::printable;
@@ -107,21 +109,37 @@ impl Wanted<'_> {
     }
 }
 
-/// Hands every row of `file` to `sink`; answers with the columns, or none if the file has no row.
+/// What is known of a file when it has been read.
+#[derive(Debug, Default)]
+pub(crate) struct FileEnd {
+    /// The columns, or none if the file has no row.
+    pub(crate) columns: Option<ChosenColumns>,
+    /// What is odd about the file, though every row in it was read.
+    pub(crate) note: Option<&'static str>,
+}
+
+impl From<Option<ChosenColumns>> for FileEnd {
+    fn from(columns: Option<ChosenColumns>) -> Self {
+        Self { columns, note: None }
+    }
+}
+
+/// Hands every row of `file` to `sink`.
 pub(crate) fn read_rows(
     file: &DataFile,
     wanted: Wanted<'_>,
     sink: &mut RowSink<'_>,
-) -> Result<Option<ChosenColumns>, CorpusError> {
+) -> Result<FileEnd, CorpusError> {
     let path = &file.path;
-    match open::format_of(path)? {
-        open::Format::JsonLines => jsonl::read_lines(path, wanted, sink),
-        open::Format::Json => jsonl::read_json(path, wanted, sink),
-        open::Format::Csv { delimiter } => csv::read(path, delimiter, wanted, sink),
-        open::Format::Text => txt::read(path, wanted, sink),
-        open::Format::Parquet => parquet::read(path, wanted, sink),
-        open::Format::Arrow => arrow::read(path, wanted, sink),
-    }
+    let columns = match open::format_of(path)? {
+        open::Format::JsonLines => jsonl::read_lines(path, wanted, sink)?,
+        open::Format::Json => jsonl::read_json(path, wanted, sink)?,
+        open::Format::Csv { delimiter } => csv::read(path, delimiter, wanted, sink)?,
+        open::Format::Text => txt::read(path, wanted, sink)?,
+        open::Format::Parquet => parquet::read(path, wanted, sink)?,
+        open::Format::Arrow => return arrow::read(path, wanted, sink),
+    };
+    Ok(columns.into())
 }
 
 fn damaged_or_io(path: &Path, compressed: bool, error: std::io::Error) -> CorpusError {

@@ -22,6 +22,6 @@ pub struct Sample {
     pub tokens: Vec<TokenId>,
     /// Whether tokens were cut off at `max_length`.
     pub truncated: bool,
-    /// Whether the first token is the tokenizer's beginning-of-sequence token.
+    /// Whether the first token is the beginning-of-sequence token.
     pub begins_with_bos: bool,
 }

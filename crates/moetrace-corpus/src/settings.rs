@@ -1,6 +1,6 @@
 //! What a plan depends on besides its sources and tokenizer, and what it tells while it is made.
 
-use moetrace_routing::Name;
+use moetrace_routing::{Name, TokenId};
 
 use crate::CorpusError;
 
@@ -24,6 +24,10 @@ pub struct CorpusSettings {
     pub strict: bool,
     /// Whether samples keep their text.
     pub keep_text: bool,
+    /// Entries of the model's vocabulary: rows with other token ids are left out. None: any id will do.
+    pub vocabulary: Option<usize>,
+    /// The model's beginning-of-sequence token, looked for in `input_ids` where the tokenizer has none.
+    pub bos: Option<TokenId>,
     /// Bytes read of one data set; beyond it a seeded choice of whole files is read, at least one.
     pub file_budget: u64,
 }
@@ -38,6 +42,8 @@ impl Default for CorpusSettings {
             seed: 0,
             strict: false,
             keep_text: false,
+            vocabulary: None,
+            bos: None,
             file_budget: 2_000_000_000,
         }
     }

@@ -16,6 +16,8 @@ pub enum SkipReason {
     Duplicate,
     /// The line is not one JSON value, or a string in it is no Unicode text.
     BrokenJson,
+    /// A quote of the record is still open where the file ends, so that the rows behind it are part of it.
+    UnclosedQuote,
     /// The column holds something else than expected, null included.
     WrongType,
     /// Bytes that are not UTF-8.
@@ -24,6 +26,8 @@ pub enum SkipReason {
     MissingColumn,
     /// The text, or the line that holds it, exceeds the byte limit.
     TooLong,
+    /// A token id that the model's vocabulary has not.
+    OutOfVocabulary,
     /// No token at all.
     EmptyAfterTokenizing,
     /// The tokenizer failed on the text, or stopped splitting it half-way.
@@ -44,10 +48,12 @@ impl SkipReason {
             Self::TooShort => "too_short",
             Self::Duplicate => "duplicate",
             Self::BrokenJson => "broken_json",
+            Self::UnclosedQuote => "unclosed_quote",
             Self::WrongType => "wrong_type",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::MissingColumn => "missing_column",
             Self::TooLong => "too_long",
+            Self::OutOfVocabulary => "out_of_vocabulary",
             Self::EmptyAfterTokenizing => "empty_after_tokenizing",
             Self::TokenizerGaveUp => "tokenizer_gave_up",
             Self::TemplateRefused => "template_refused",

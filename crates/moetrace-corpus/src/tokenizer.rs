@@ -23,8 +23,16 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     guard: SplitGuard,
     bos: Bos,
-    chat: Option<ChatTemplate>,
+    /// A template that cannot be compiled matters only to conversations.
+    chat: Option<Result<ChatTemplate, BadTemplate>>,
     hash: String,
+}
+
+/// A chat template that cannot be used, and why.
+#[derive(Debug)]
+struct BadTemplate {
+    path: PathBuf,
+    detail: String,
 }
 
 /// What is known of the beginning-of-sequence token.
@@ -54,7 +62,8 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`CorpusError::Io`], [`CorpusError::TokenizerSize`] above 64 MiB, [`CorpusError::Tokenizer`] for a file that
-    /// is no tokenizer, [`CorpusError::UnknownBos`] if the configuration asks for a token that is not there.
+    /// is no tokenizer, [`CorpusError::UnknownBos`] if the configuration asks for a token that is not there. A chat
+    /// template that cannot be used is no error here, since texts do without.
     pub fn open(dir: &Path) -> Result<Self, CorpusError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_capped(&path)?.ok_or_else(|| {
@@ -62,7 +71,8 @@ impl TextTokenizer {
         })?;
         let config_path = dir.join("tokenizer_config.json");
         let config_bytes = read_capped(&config_path)?;
-        let template_bytes = read_capped(&dir.join("chat_template.jinja"))?;
+        let template_path = dir.join("chat_template.jinja");
+        let template_bytes = read_capped(&template_path)?;
         let config = match &config_bytes {
             None => Value::Null,
             Some(bytes) => serde_json::from_slice(bytes).map_err(|e| invalid(&config_path, e))?,
@@ -76,15 +86,18 @@ impl TextTokenizer {
         let guard = SplitGuard::new(&inner).map_err(|e| invalid(&path, e))?;
         let bos = resolve_bos(&inner, &config, &config_path)?;
         let template = match template_bytes {
-            Some(bytes) => {
-                Some(String::from_utf8(bytes).map_err(|e| invalid(&dir.join("chat_template.jinja"), e))?)
-            }
-            None => template_of(&config),
+            Some(bytes) => Some((template_path, String::from_utf8(bytes).map_err(|e| e.to_string()))),
+            None => template_of(&config).map(|source| (config_path, Ok(source))),
         };
-        let chat = template
-            .map(|source| ChatTemplate::new(source, bos_name(&config), token_name(&config, "eos_token")))
-            .transpose()
-            .map_err(|e| invalid(&config_path, e))?;
+        let special = |key| token_name(&config, key);
+        let compile = |source: String| {
+            let compiled = ChatTemplate::new(&source, bos_name(&config), special("eos_token"));
+            compiled.map_err(|e| e.to_string())
+        };
+        let chat = template.map(|(path, source)| {
+            let bad = |detail: String| BadTemplate { path, detail: printable(&detail) };
+            source.and_then(compile).map_err(bad)
+        });
         Ok(Self { inner, guard, bos, chat, hash: hasher.finalize().to_hex().to_string() })
     }
 
@@ -145,7 +158,12 @@ impl TextTokenizer {
         &self.hash
     }
 
-    /// Whether conversations can be made into texts.
+    /// The beginning-of-sequence token, whoever adds it.
+    pub(crate) fn known_bos(&self) -> Option<TokenId> {
+        self.bos.id
+    }
+
+    /// Whether there is a chat template, usable or not.
     pub fn has_chat_template(&self) -> bool {
         self.chat.is_some()
     }
@@ -153,9 +171,16 @@ impl TextTokenizer {
     /// A conversation as one text, special tokens written out, no answer prompted for.
     ///
     /// # Errors
-    /// [`CorpusError::NoTemplate`], and [`CorpusError::Template`] if the template refuses the conversation.
+    /// [`CorpusError::NoTemplate`], [`CorpusError::BadTemplate`] for one that cannot be compiled, and
+    /// [`CorpusError::Template`] if the template refuses the conversation.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<String, CorpusError> {
-        let chat = self.chat.as_ref().ok_or(CorpusError::NoTemplate { messages: messages.len() })?;
+        let chat = match &self.chat {
+            None => return Err(CorpusError::NoTemplate { messages: messages.len() }),
+            Some(Err(BadTemplate { path, detail })) => {
+                return Err(CorpusError::BadTemplate { path: path.clone(), detail: detail.clone() });
+            }
+            Some(Ok(chat)) => chat,
+        };
         chat.render(messages).map_err(|e| CorpusError::Template {
             messages: messages.len(),
             detail: printable(&e.to_string()),

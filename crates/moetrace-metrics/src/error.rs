@@ -23,6 +23,8 @@ pub enum MetricsError {
     },
     #[error("metrics of two settings cannot be merged: {found:?}, expected {expected:?}")]
     SettingsMismatch { found: MetricsSettings, expected: MetricsSettings },
+    #[error("fidelity of two settings cannot be merged: BOS rows counted is {found}, expected {expected}")]
+    BosMismatch { found: bool, expected: bool },
     #[error("metrics in the middle of a pass cannot be merged: {found} layers recorded, expected {expected}")]
     MergeInsidePass { found: usize, expected: usize },
     #[error("a pass begins while another is open: {found} layers recorded, expected {expected}")]
@@ -39,6 +41,8 @@ pub enum MetricsError {
         "layer {layer}: a view of {found} rows and {chosen} chosen experts, expected {expected} rows and {k} chosen"
     )]
     ViewShape { layer: LayerIndex, found: usize, chosen: usize, expected: usize, k: usize },
+    #[error("layer {layer}: the reference's view is of ordinal {expected}, the other one's of {found}")]
+    LayerPair { layer: LayerIndex, found: MoeOrdinal, expected: MoeOrdinal },
     #[error("layer {layer}, row {row}: expert {found} is outside 0..{experts}")]
     ExpertRange { layer: LayerIndex, row: usize, found: u16, experts: usize },
     #[error("layer {layer}, row {row}: {plane} is {found}, expected at most {limit}")]

@@ -21,6 +21,11 @@ impl FixedSum {
         self.0 += u128::from((term * UNITS_PER_ONE + 0.5) as u64);
     }
 
+    /// Adds one term of `0.0..=2^30`: a divergence, or the square of a difference.
+    pub(crate) fn add_large(&mut self, term: f64) {
+        self.0 += (term * UNITS_PER_ONE + 0.5) as u128;
+    }
+
     /// Adds all terms of another sum.
     pub(crate) fn merge(&mut self, other: Self) {
         self.0 += other.0;
@@ -34,6 +39,11 @@ impl FixedSum {
     /// This sum over `divisor`, rounded down to a unit: the mean of one sample as a term of another sum.
     pub(crate) fn divided_by(self, divisor: u64) -> Self {
         Self(self.0 / u128::from(divisor.max(1)))
+    }
+
+    /// This sum over the mean of two others; 0 if both are 0.
+    pub(crate) fn share(self, a: Self, b: Self) -> f64 {
+        if a.0 + b.0 == 0 { 0.0 } else { (2 * self.0) as f64 / (a.0 + b.0) as f64 }
     }
 
     /// The mean of `count` terms; 0 if there are none.
@@ -62,6 +72,20 @@ mod tests {
         let mut sum = FixedSum::default();
         sum.add(f64::from(LARGEST_TERM));
         assert_eq!(sum.mean(1), f64::from(LARGEST_TERM));
+        let square = f64::from(LARGEST_TERM).powi(2);
+        let mut sum = FixedSum::default();
+        sum.add_large(square);
+        assert_eq!(sum.mean(1), square);
+    }
+
+    #[test]
+    fn a_sum_is_all_of_itself_and_nothing_of_nothing() {
+        let (mut sum, nothing) = (FixedSum::default(), FixedSum::default());
+        sum.add(0.1);
+        assert_eq!(
+            (sum.share(sum, sum), nothing.share(sum, sum), nothing.share(nothing, nothing)),
+            (1.0, 0.0, 0.0)
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! In: routing views, live from a model or replayed from files, through [`moetrace_routing::RoutingSink`].
-//! Out: a [`MetricsReport`]: load, coverage, entropy, balance, pairs, ties, specialisation, per layer and overall.
+//! Out: a [`MetricsReport`]: load, coverage, entropy, balance, pairs, ties, specialisation, per layer and overall;
+//! and of two runs over the same tokens a [`FidelityReport`](fidelity::FidelityReport).
 //! Holds: every formula once, as a function of counts, and the mergeable totals they are computed from.
 //! Not here: models, files, rendering; no I/O, no threads, no clock, no environment.
 //!
@@ -18,6 +19,7 @@ pub mod domain;
 pub mod entropy;
 mod error;
 pub mod esft;
+pub mod fidelity;
 mod fixed_sum;
 pub mod pairs;
 mod random;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use moetrace_nf4::Nf4Settings;
 use moetrace_routing::{RoutingGeometry, RoutingSink, TokenBatch};
 
 use crate::ModelError;
@@ -18,15 +19,30 @@ pub trait Engine {
     fn run(&mut self, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), ModelError>;
 }
 
-/// The values a model computes with.
+/// How a model's weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Precision {
-    /// 32-bit weights and activations.
+    /// 32 bits.
     #[default]
     F32,
-    /// bfloat16 weights and activations; on the CPU f32 products, rounded where the reference rounds.
+    /// bfloat16.
     Bf16,
+    /// IEEE half precision.
+    F16,
+    /// 4 bits in attention, dense and expert projections; what stays out is in [`TensorRole`](crate::TensorRole).
+    Nf4,
+}
+
+impl Precision {
+    /// The type of activations unless another is asked for: the weights' own, bf16 under NF4.
+    pub fn compute_dtype(self) -> ComputeDtype {
+        match self {
+            Self::F32 => ComputeDtype::F32,
+            Self::Bf16 | Self::Nf4 => ComputeDtype::Bf16,
+            Self::F16 => ComputeDtype::F16,
+        }
+    }
 }
 
 impl fmt::Display for Precision {
@@ -34,8 +50,43 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Nf4 => "nf4",
         })
     }
+}
+
+/// The values a model computes with; on the CPU products are f32, rounded where the reference rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ComputeDtype {
+    /// 32-bit activations.
+    #[default]
+    F32,
+    /// bfloat16 activations.
+    Bf16,
+    /// Activations in IEEE half precision; beyond 65,504 they become infinite, which is an error.
+    F16,
+}
+
+impl fmt::Display for ComputeDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+/// How a dense checkpoint is quantised under [`Precision::Nf4`]; a 4-bit checkpoint is taken as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Quantisation {
+    /// Block size and double quantisation.
+    pub nf4: Nf4Settings,
+    /// Quantise routers and shared-expert gates too where the reference model has them as linear modules, as
+    /// transformers with bitsandbytes does (all families but DeepSeek v1, whose router is a bare parameter).
+    pub router: bool,
 }
 
 /// In what type the router computes.

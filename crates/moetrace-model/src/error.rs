@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use moetrace_nf4::Nf4Error;
 use moetrace_routing::{LayerIndex, RoutingError, SinkError};
+
+use crate::{ComputeDtype, Precision};
 
 /// Everything that this crate refuses, with what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,8 @@ pub enum ModelError {
     IndexMismatch { file: String, tensor: String, shard: String },
     #[error("{file} is {found} bytes, its header needs {expected}")]
     Truncated { file: String, found: u64, expected: u64 },
+    #[error("{file} is {found} bytes, {} more than its header says", found.saturating_sub(*expected))]
+    Overlong { file: String, found: u64, expected: u64 },
     #[error("{file}: the safetensors header is said to be {found} bytes, expected at most {limit}")]
     HeaderLength { file: String, found: u64, limit: u64 },
     #[error("{file}: the safetensors header is not valid: {source}")]
@@ -47,6 +52,20 @@ pub enum ModelError {
     Duplicate { file: String, tensor: String, other: String },
     #[error("{file}: {tensor} has storage type {found}, expected F32, F16 or BF16")]
     StorageType { file: String, tensor: String, found: String },
+    #[error("{file}: {tensor} is stored in the 4-bit code {found}, expected nf4")]
+    FourBitCode { file: String, tensor: String, found: String },
+    #[error("{file}: {tensor} is not stored in 4 bits")]
+    NotFourBit { file: String, tensor: String },
+    #[error("{file}: {tensor} is stored in 4 bits, which the experts of a layer in one tensor cannot be")]
+    FourBitRole { file: String, tensor: String },
+    #[error("{file}: {tensor}: {source}")]
+    Nf4 { file: String, tensor: String, source: Nf4Error },
+    #[error("{} is stored in 4 bits and can run in nf4 only, not in {found}", dir.display())]
+    DensePrecision { dir: PathBuf, found: Precision },
+    #[error("compute dtype {found} with {precision} weights, expected {expected}")]
+    ComputeDtype { precision: Precision, found: ComputeDtype, expected: ComputeDtype },
+    #[error("{file}: quantization_config says 4 bits, but no tensor is stored in 4 bits")]
+    NothingQuantised { file: String },
     #[error("{file}: {tensor} is missing, expected with shape {expected:?}")]
     MissingTensor { file: String, tensor: String, expected: Vec<usize> },
     #[error("{file}: {tensor} has shape {found:?}, expected {expected:?}")]
@@ -59,6 +78,13 @@ pub enum ModelError {
     TensorRange { tensor: String, start: usize, end: usize, bytes: usize },
     #[error("{tensor} is {expected} bytes, the buffer offered for it is {found}")]
     BufferLength { tensor: String, found: usize, expected: usize },
+
+    #[error("{} is stored in 4 bits already", dir.display())]
+    AlreadyFourBit { dir: PathBuf },
+    #[error("{} exists already; a checkpoint is never written over", path.display())]
+    OutputExists { path: PathBuf },
+    #[error("{} is being written by another process", path.display())]
+    OutputBusy { path: PathBuf },
 
     #[error("threads = {found}, expected 1 to {limit}")]
     Threads { found: usize, limit: usize },

@@ -36,6 +36,8 @@ pub(crate) struct FamilyRules {
     pub(crate) rms_norm_eps: f64,
     /// Whether `sliding_window` counts by itself (Mixtral) or only with `use_sliding_window`.
     pub(crate) window_needs_switch: bool,
+    /// Whether the reference model's router is a linear module, which bitsandbytes quantises, or a parameter.
+    pub(crate) router_is_linear: bool,
     /// Module of the MoE block inside a layer.
     pub(crate) moe_block: &'static str,
     /// Names of an expert's gate, up and down projections.
@@ -117,11 +119,13 @@ const DEEPSEEK: FamilyRules = FamilyRules {
     rope_theta: 1e4,
     rms_norm_eps: 1e-6,
     window_needs_switch: true,
+    router_is_linear: false,
     moe_block: "mlp",
     expert_projections: SWIGLU,
 };
 const QWEN2_MOE: FamilyRules = FamilyRules {
     model_type: "qwen2_moe",
+    router_is_linear: true,
     experts_field: "num_experts",
     dense_layers: DenseLayers::ListAndStep,
     shared: SharedExperts::Gated,
@@ -132,6 +136,7 @@ const QWEN2_MOE: FamilyRules = FamilyRules {
 };
 const MIXTRAL: FamilyRules = FamilyRules {
     model_type: "mixtral",
+    router_is_linear: true,
     experts_field: "num_local_experts",
     expert_width_field: "intermediate_size",
     dense_layers: DenseLayers::Never,
@@ -148,6 +153,7 @@ const MIXTRAL: FamilyRules = FamilyRules {
 };
 const OLMOE: FamilyRules = FamilyRules {
     model_type: "olmoe",
+    router_is_linear: true,
     experts_field: "num_experts",
     expert_width_field: "intermediate_size",
     dense_layers: DenseLayers::Never,
@@ -160,6 +166,7 @@ const OLMOE: FamilyRules = FamilyRules {
 };
 const QWEN3_MOE: FamilyRules = FamilyRules {
     model_type: "qwen3_moe",
+    router_is_linear: true,
     experts_field: "num_experts",
     dense_layers: DenseLayers::ListAndStep,
     shared: SharedExperts::None,

@@ -1,5 +1,6 @@
 //! In: a checkpoint folder (`config.json` and safetensors) and packed token batches.
-//! Out: each MoE layer's routing, lent to a sink; on request token losses and intermediate tensors.
+//! Out: each MoE layer's routing, lent to a sink; on request token losses and intermediate tensors; or the
+//! checkpoint written anew in 4 bits.
 //! Holds: the five families, [`ModelConfig`], the [`Checkpoint`] store, the [`Engine`] trait, [`CpuEngine`].
 //! Not here: text, tokenizers, trace files, metrics; it prints nothing and reads no clock or environment variable.
 //!
@@ -12,11 +13,16 @@ mod cpu;
 mod engine;
 mod error;
 mod family;
+mod quantise;
 pub mod synthetic;
+mod write;
 
-pub use checkpoint::{Checkpoint, CheckpointSettings, StorageType, TensorEntry};
+pub use checkpoint::{Checkpoint, CheckpointSettings, StorageType, TensorEntry, TensorRole};
 pub use config::ModelConfig;
 pub use cpu::{CpuEngine, CpuSettings, MemoryEstimate, Probe, ProbePoint};
-pub use engine::{Engine, Precision, RouterDtype};
+pub use engine::{ComputeDtype, Engine, Precision, Quantisation, RouterDtype};
 pub use error::ModelError;
 pub use family::Family;
+pub use moetrace_nf4::{BlockSize, ElementType, Nf4Error, Nf4Settings, ScaleMap};
+pub use quantise::{QuantiseSettings, files_beside, quantise_checkpoint};
+pub use write::{SHARD_BYTES, WriteEvent, WrittenCheckpoint};

@@ -1,30 +1,39 @@
-//! Small random checkpoints with real names and shapes: deterministic, for tests, benches and trials.
+//! Random checkpoints with real names and shapes, of any size: deterministic, for tests, benches and trials.
 //!
 //! Weights are scaled so that activations keep their size and routers neither spread evenly nor collapse.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use moetrace_nf4::{ElementType, Nf4Settings, Nf4Tensor, Source};
+use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use crate::checkpoint::{ExpertLayout, for_each_expected};
-use crate::{Family, ModelConfig, ModelError, StorageType};
+use crate::write::{
+    Order, OutputStorage, OutputTensor, Pieces, Producer, ShardFile, quantization_config, write,
+};
+use crate::{Family, ModelConfig, ModelError, Quantisation, SHARD_BYTES, WriteEvent, WrittenCheckpoint};
+
+/// Elements of a dense tensor that are held at once.
+const PIECE: usize = 16 << 20;
 
 /// How a random checkpoint is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyntheticSettings {
     /// The same seed gives the same bytes.
     pub seed: u64,
-    /// Type of every tensor.
-    pub storage: StorageType,
-    /// One tensor for all experts of a layer (`gate_up_proj`) instead of three for each.
+    /// Type of every tensor, or what it is quantised from.
+    pub element: ElementType,
+    /// Store the projections in 4 bits.
+    pub quantisation: Option<Quantisation>,
+    /// One tensor for all experts of a layer (`gate_up_proj`) instead of three for each; not in 4 bits.
     pub fused_experts: bool,
 }
 
 impl Default for SyntheticSettings {
     fn default() -> Self {
-        Self { seed: 0, storage: StorageType::F32, fused_experts: false }
+        Self { seed: 0, element: ElementType::F32, quantisation: None, fused_experts: false }
     }
 }
 
@@ -59,58 +68,127 @@ pub fn tiny_config(family: Family) -> Value {
 /// # Errors
 /// What [`ModelConfig::parse`] refuses in `config`, and [`ModelError::Io`].
 pub fn write_checkpoint(dir: &Path, config: &Value, settings: &SyntheticSettings) -> Result<(), ModelError> {
-    let text = format!("{config:#}\n");
     let path = dir.join("config.json");
-    let parsed = ModelConfig::parse(text.as_bytes(), &path.display().to_string())?;
-    fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?;
-
-    let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
-    let layout =
-        ExpertLayout { fused: settings.fused_experts, ..ExpertLayout::per_expert(parsed.family().rules()) };
-    for_each_expected(&parsed, |_| layout, &mut |name, shape| {
-        shapes.push((name, shape.to_vec()));
-        Ok(())
-    })?;
-    let path = dir.join("model.safetensors");
-    write_tensors(&path, &shapes, settings).map_err(|source| ModelError::Io { path, source })
+    let (tensors, config) = tensors(config, &path.display().to_string(), settings)?;
+    fs::write(&path, format!("{config:#}\n")).map_err(|source| ModelError::Io { path, source })?;
+    let mut file = ShardFile::create(&dir.join("model.safetensors"), &tensors)?;
+    let mut random = RandomTensors { seed: settings.seed, tensors: &tensors, buffer: Vec::new() };
+    for number in 0..tensors.len() {
+        file.write(number, number, &mut random)?;
+    }
+    file.finish()
 }
 
-fn write_tensors(
-    path: &Path,
-    shapes: &[(String, Vec<usize>)],
+/// Writes a checkpoint folder `out`, which does not exist, of any size: file by file, continued if it is cut
+/// short. `config` is the whole `config.json`; the files `beside` are copied into the folder.
+///
+/// # Errors
+/// What [`ModelConfig::parse`] refuses in `config`, [`ModelError::OutputExists`], [`ModelError::OutputBusy`] and
+/// [`ModelError::Io`].
+pub fn write_folder(
+    out: &Path,
+    config: &Value,
     settings: &SyntheticSettings,
-) -> std::io::Result<()> {
-    let dtype = match settings.storage {
-        StorageType::F32 => "F32",
-        StorageType::F16 => "F16",
-        StorageType::Bf16 => "BF16",
+    beside: &[PathBuf],
+    told: &mut dyn FnMut(WriteEvent<'_>),
+) -> Result<WrittenCheckpoint, ModelError> {
+    let (tensors, config) = tensors(config, "config.json", settings)?;
+    let order = Order {
+        out,
+        config: &config,
+        tensors: &tensors,
+        shard_bytes: SHARD_BYTES,
+        beside,
+        identity: json!({ "random": format!("{settings:?}"), "config": &config }),
     };
-    let mut header = Map::new();
-    let mut end = 0;
-    for (name, shape) in shapes {
-        let start = end;
-        end += shape.iter().product::<usize>() * settings.storage.size();
-        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]}));
-    }
-    let mut header = serde_json::to_vec(&header)?;
-    // The reference implementation pads its header with spaces so that tensors begin at multiples of 8.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = std::io::BufWriter::new(File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    for (number, (name, shape)) in shapes.iter().enumerate() {
-        let mut random = Random::new(settings.seed, number as u64);
-        let scale = Scale::of(name, shape);
-        for _ in 0..shape.iter().product::<usize>() {
-            let value = scale.mean + scale.deviation * random.normal();
-            match settings.storage {
-                StorageType::F32 => file.write_all(&value.to_le_bytes())?,
-                StorageType::F16 => file.write_all(&half::f16::from_f32(value).to_le_bytes())?,
-                StorageType::Bf16 => file.write_all(&half::bf16::from_f32(value).to_le_bytes())?,
+    let mut random = RandomTensors { seed: settings.seed, tensors: &tensors, buffer: Vec::new() };
+    write(&order, &mut random, told)
+}
+
+/// The tensors that a configuration asks for, and the configuration as it is written.
+fn tensors(
+    config: &Value,
+    file: &str,
+    settings: &SyntheticSettings,
+) -> Result<(Vec<OutputTensor>, Value), ModelError> {
+    let parsed = ModelConfig::parse(config.to_string().as_bytes(), file)?;
+    let mut config = config.clone();
+    match settings.quantisation {
+        Some(quantisation) => {
+            config["quantization_config"] = quantization_config(quantisation, ElementType::Bf16);
+        }
+        None => {
+            if let Some(object) = config.as_object_mut() {
+                object.shift_remove("quantization_config");
             }
         }
     }
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    let mut tensors = Vec::new();
+    let fused = settings.fused_experts && settings.quantisation.is_none();
+    let layout = ExpertLayout { fused, ..ExpertLayout::per_expert(parsed.family().rules()) };
+    for_each_expected(&parsed, |_| layout, &mut |name, shape, role| {
+        let element = settings.element;
+        let storage = match settings.quantisation {
+            Some(quantisation) if role.is_quantised(parsed.family(), quantisation) => {
+                OutputStorage::Nf4 { element, settings: quantisation.nf4 }
+            }
+            _ => OutputStorage::Dense(element),
+        };
+        tensors.push(OutputTensor { name, shape: shape.to_vec(), storage });
+        Ok(())
+    })?;
+    Ok((tensors, config))
+}
+
+/// Random values, each a function of seed, tensor and place alone.
+struct RandomTensors<'a> {
+    seed: u64,
+    tensors: &'a [OutputTensor],
+    buffer: Vec<u8>,
+}
+
+impl RandomTensors<'_> {
+    /// Elements `start..end` of a tensor as bytes in the buffer.
+    fn fill(&mut self, tensor: usize, element: ElementType, start: usize, end: usize) {
+        let OutputTensor { name, shape, .. } = &self.tensors[tensor];
+        let (random, scale) = (Random::new(self.seed, tensor as u64), Scale::of(name, shape));
+        let size = element.size();
+        self.buffer.resize((end - start) * size, 0);
+        self.buffer.par_chunks_mut(PIECE / 16 * size).enumerate().for_each(|(chunk, bytes)| {
+            let mut random = random.at((start + chunk * (PIECE / 16)) as u64);
+            for place in bytes.chunks_exact_mut(size) {
+                let value = scale.mean + scale.deviation * random.normal();
+                match element {
+                    ElementType::F32 => place.copy_from_slice(&value.to_le_bytes()),
+                    ElementType::F16 => place.copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
+                    ElementType::Bf16 => place.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+                }
+            }
+        });
+    }
+}
+
+impl Producer for RandomTensors<'_> {
+    fn dense(&mut self, tensor: usize, pieces: Pieces<'_>) -> Result<(), ModelError> {
+        let OutputStorage::Dense(element) = self.tensors[tensor].storage else { return Ok(()) };
+        let elements = self.tensors[tensor].elements();
+        for start in (0..elements).step_by(PIECE) {
+            self.fill(tensor, element, start, elements.min(start + PIECE));
+            pieces(&self.buffer)?;
+        }
+        Ok(())
+    }
+
+    fn quantised(&mut self, tensor: usize) -> Result<Nf4Tensor, ModelError> {
+        let OutputTensor { name, shape, storage } = &self.tensors[tensor];
+        let (element, nf4) = match *storage {
+            OutputStorage::Nf4 { element, settings } => (element, settings),
+            OutputStorage::Dense(element) => (element, Nf4Settings::default()),
+        };
+        self.fill(tensor, element, 0, self.tensors[tensor].elements());
+        Nf4Tensor::quantise(Source { bytes: &self.buffer, element }, shape, nf4)
+            .map_err(|source| ModelError::Nf4 { file: "config.json".into(), tensor: name.clone(), source })
+    }
 }
 
 /// Distribution of a tensor's values.
@@ -138,7 +216,11 @@ impl Scale {
 }
 
 /// `SplitMix64` (Steele, Lea and Flood 2014): every tensor has a stream of its own.
+#[derive(Clone, Copy)]
 struct Random(u64);
+
+/// What its state grows by with each number.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
     fn new(seed: u64, stream: u64) -> Self {
@@ -147,8 +229,13 @@ impl Random {
         Self(start)
     }
 
+    /// The stream from its number `index` on.
+    fn at(self, index: u64) -> Self {
+        Self(self.0.wrapping_add(index.wrapping_mul(GAMMA)))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(GAMMA);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -8,7 +8,7 @@ use moetrace_metrics::MetricsError;
 use moetrace_model::ModelError;
 use moetrace_trace::TraceError;
 
-use crate::Difference;
+use crate::{Difference, TokenDifference};
 
 /// Every failure of a run, with the thing, the value and the expectation.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,22 @@ pub enum RunError {
     Rows { path: PathBuf, found: u64, expected: u64 },
     #[error("layer {layer}: {plane} is {value} at {dataset} sample {sample}, position {position}")]
     NotFinite { layer: u16, plane: String, value: f32, dataset: String, sample: u32, position: u32 },
+    #[error("the loss is {value} at {dataset} sample {sample}, position {position}")]
+    LossNotFinite { value: f32, dataset: String, sample: u32, position: u32 },
     #[error(
         "{dataset} sample {sample}, position {position}: token id {found} is outside the vocabulary of {vocab}"
     )]
     TokenRange { dataset: String, sample: u32, position: u32, found: u32, vocab: usize },
+    #[error(
+        "{} and {} have routers of different shape: {}", reference.display(), other.display(), list(differences)
+    )]
+    OtherRouting { reference: PathBuf, other: PathBuf, differences: Vec<Difference> },
+    #[error(
+        "{} and {} are over different tokens: {at}{}", reference.display(), other.display(), because(differences)
+    )]
+    OtherTokens { reference: PathBuf, other: PathBuf, at: Box<TokenDifference>, differences: Vec<Difference> },
+    #[error("{} and {} have no committed text in common", reference.display(), other.display())]
+    NothingInCommon { reference: PathBuf, other: PathBuf },
     #[error(transparent)]
     Corpus(#[from] CorpusError),
     #[error(transparent)]
@@ -64,6 +76,10 @@ fn at_work(path: &Path, busy: usize) -> String {
         1 => format!("writing a shard of {}", path.display()),
         _ => format!("writing {busy} of the shards of {}", path.display()),
     }
+}
+
+fn because(differences: &[Difference]) -> String {
+    if differences.is_empty() { String::new() } else { format!("; the runs differ in {}", list(differences)) }
 }
 
 /// Says which file an I/O error happened to.

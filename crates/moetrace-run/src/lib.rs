@@ -1,6 +1,6 @@
 //! In: a plan (settings, model facts, samples), an [`Engine`](moetrace_model::Engine), a run folder.
 //! Out: committed shards on disk, derived files, a summary; the same bytes for the same plan.
-//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume.
+//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume, the walk through two runs.
 //! Not here: terminal, flags, clock, environment; no model mathematics, no Parquet encoding.
 //!
 //! A shard counts only when its commit record exists, is of this run's plan, and names files that have the sizes it
@@ -11,6 +11,7 @@ mod begin;
 mod card;
 mod collect;
 mod commit;
+mod compare;
 mod error;
 mod event;
 mod execution;
@@ -29,6 +30,7 @@ mod write;
 
 pub use collect::{Collect, Outcome, ShardRange, collect};
 pub use commit::{CommitRecord, CommittedFile};
+pub use compare::{ComparedDataset, ComparedRun, Comparison, TokenBasis, TokenDifference, compare};
 pub use error::RunError;
 pub use event::RunEvent;
 pub use execution::Execution;

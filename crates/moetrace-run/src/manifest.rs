@@ -31,8 +31,12 @@ pub struct ModelFacts {
     pub active_parameters: u64,
     /// `cpu` or `cuda`: their roundings differ.
     pub engine: String,
-    /// Weight and compute precision.
+    /// How the weights are held.
     pub precision: String,
+    /// The type of activations.
+    pub compute_dtype: String,
+    /// How weights were quantised; `None` where they are dense.
+    pub quantisation: Option<String>,
     /// `model` (as the reference implementation rounds) or `f32`.
     pub router_dtype: String,
 }
@@ -160,14 +164,14 @@ pub struct Manifest {
     pub shards: Vec<Shard>,
 }
 
-/// One thing that two plans do not share.
+/// One thing that two plans, or two runs, do not share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// What differs.
     pub name: String,
-    /// In the folder.
+    /// In the folder, or in the first run.
     pub was: String,
-    /// As asked for now.
+    /// As asked for now, or in the second run.
     pub now: String,
 }
 
@@ -186,6 +190,22 @@ pub(crate) fn identity_hash(identity: &BTreeMap<String, String>) -> String {
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// What two identities do not share, by name.
+pub(crate) fn identity_differences(
+    was: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Vec<Difference> {
+    let names: std::collections::BTreeSet<&String> = was.keys().chain(now.keys()).collect();
+    let side = |map: &BTreeMap<String, String>, name: &String| {
+        map.get(name).cloned().unwrap_or_else(|| "absent".into())
+    };
+    names
+        .into_iter()
+        .filter(|name| was.get(*name) != now.get(*name))
+        .map(|name| Difference { name: name.clone(), was: side(was, name), now: side(now, name) })
+        .collect()
 }
 
 /// A hash of 64 digits as its first 12, which tell it from others as well.
@@ -220,20 +240,7 @@ impl Manifest {
 
     /// What a plan would change; empty when it continues this run.
     pub fn differences(&self, plan: &Plan) -> Vec<Difference> {
-        let now = plan.identity();
-        let names: std::collections::BTreeSet<&String> = self.identity.keys().chain(now.keys()).collect();
-        let side = |map: &BTreeMap<String, String>, name: &String| {
-            map.get(name).cloned().unwrap_or_else(|| "absent".into())
-        };
-        names
-            .into_iter()
-            .filter(|name| self.identity.get(*name) != now.get(*name))
-            .map(|name| Difference {
-                name: name.clone(),
-                was: side(&self.identity, name),
-                now: side(&now, name),
-            })
-            .collect()
+        identity_differences(&self.identity, &plan.identity())
     }
 }
 

@@ -81,6 +81,8 @@ impl Plan {
             ("nll", columns.nll.to_string()),
             ("engine", self.model.engine.clone()),
             ("precision", self.model.precision.clone()),
+            ("compute_dtype", self.model.compute_dtype.clone()),
+            ("quantisation", self.model.quantisation.clone().unwrap_or_else(|| "none".into())),
             ("router_dtype", self.model.router_dtype.clone()),
             ("model_config", self.model.config_hash.clone()),
             ("model_weights", self.model.weights_hash.clone()),

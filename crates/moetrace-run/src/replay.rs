@@ -47,12 +47,26 @@ pub(crate) fn replay_shard(
     settings: &MetricsSettings,
     trust: Trust,
 ) -> Result<RoutingMetrics, RunError> {
+    let reader = open_shard(folder, manifest, shard, record, trust)?;
+    let mut metrics = RoutingMetrics::new(&manifest.geometry()?, settings);
+    reader.play(ROWS_PER_PASS, &mut metrics)?;
+    Ok(metrics)
+}
+
+/// Opens a committed shard, if its files are what its record and the manifest say.
+pub(crate) fn open_shard(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    shard: &Shard,
+    record: &CommitRecord,
+    trust: Trust,
+) -> Result<ShardReader, RunError> {
     if trust == Trust::Nothing {
         record.check_hashes(folder)?;
     }
     let data = folder.shard_path("data", &shard.name);
     let geometry = manifest.geometry()?;
-    let mut reader = ShardReader::open(&data, &folder.shard_path("samples", &shard.name))?;
+    let reader = ShardReader::open(&data, &folder.shard_path("samples", &shard.name))?;
     let differs = |what: &str| RunError::Damaged { path: data.clone(), what: what.into() };
     let found = reader.geometry();
     if (found.experts(), found.chosen(), found.layers())
@@ -63,7 +77,5 @@ pub(crate) fn replay_shard(
     if reader.rows() != record.rows {
         return Err(RunError::Rows { path: data, found: reader.rows(), expected: record.rows });
     }
-    let mut metrics = RoutingMetrics::new(&geometry, settings);
-    reader.play(ROWS_PER_PASS, &mut metrics)?;
-    Ok(metrics)
+    Ok(reader)
 }

@@ -179,6 +179,17 @@ fn run_pass(engine: &mut dyn Engine, batch: &TokenBatch, sink: &mut dyn RoutingS
             let (dataset, sample) = (span.dataset.to_string(), span.sample.0);
             return RunError::TokenRange { dataset, sample, position: batch.positions()[row], found, vocab };
         }
+        if let ModelError::LossNotFinite { row, found } = error
+            && let Some(span) = batch.span_of(row)
+        {
+            let (dataset, sample) = (span.dataset.to_string(), span.sample.0);
+            return RunError::LossNotFinite {
+                dataset,
+                sample,
+                position: batch.positions()[row],
+                value: found,
+            };
+        }
         let (layer, row, plane, value) = match &error {
             ModelError::Routing(RoutingError::NotFinite { layer, row, plane, found }) => {
                 (layer, *row, *plane, *found)

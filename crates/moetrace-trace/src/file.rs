@@ -104,11 +104,7 @@ impl TraceFile {
     }
 
     /// Reads the columns that `keep` names, `rows` at a time.
-    pub(crate) fn batches(
-        &self,
-        rows: usize,
-        keep: impl Fn(&str) -> bool,
-    ) -> Result<Batches<'_>, TraceError> {
+    pub(crate) fn batches(&self, rows: usize, keep: impl Fn(&str) -> bool) -> Result<Batches, TraceError> {
         let file =
             self.file.try_clone().map_err(|source| TraceError::Read { file: self.path.clone(), source })?;
         let names = self.schema().fields().iter().enumerate();
@@ -118,21 +114,21 @@ impl TraceFile {
             let mask = ProjectionMask::roots(builder.parquet_schema(), kept.iter().copied());
             Ok(builder.with_projection(mask).with_batch_size(rows).build()?)
         })?;
-        Ok(Batches { path: &self.path, reader, row: 0 })
+        Ok(Batches { path: self.path.clone(), reader, row: 0 })
     }
 }
 
 /// Record batches of one file, in row order.
-pub(crate) struct Batches<'a> {
-    path: &'a Path,
+pub(crate) struct Batches {
+    path: PathBuf,
     reader: ParquetRecordBatchReader,
     row: u64,
 }
 
-impl Batches<'_> {
+impl Batches {
     /// The next rows, or `None` behind the last.
     pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, TraceError> {
-        let batch = guard(self.path, self.row, || Ok(self.reader.next().transpose()?))?;
+        let batch = guard(&self.path, self.row, || Ok(self.reader.next().transpose()?))?;
         if let Some(batch) = &batch {
             self.row += batch.num_rows() as u64;
         }

@@ -1,6 +1,6 @@
 //! In: routing views, pass by pass; or the files of a recorded shard.
 //! Out: Parquet files (tokens, samples, hidden states, vocabulary); or the same routing views, played back.
-//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`write_samples`], [`write_vocabulary`], [`read_rows`].
+//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`Playback`], samples, vocabulary, first rows.
 //! Not here: run folders, file names, hashes, commits, models, numbers about routing; no clock, no printing.
 //!
 //! `docs/trace-format.md` is the specification of what these files hold and promise.
@@ -14,6 +14,7 @@ mod file;
 mod hidden;
 mod layer;
 mod metadata;
+mod pass;
 mod playback;
 mod properties;
 mod reader;
@@ -28,6 +29,8 @@ mod writer;
 pub use error::TraceError;
 pub use file::{read_columns, verify_footer};
 pub use metadata::SCHEMA_VERSION;
+pub use pass::RecordedPass;
+pub use playback::Playback;
 pub use reader::ShardReader;
 pub use rows::{LayerRouting, TokenRow, read_rows};
 pub use samples::{SampleRow, read_samples, write_samples};

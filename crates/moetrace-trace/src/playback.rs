@@ -1,44 +1,47 @@
-//! Passes out of record batches: whole samples, checked against the samples table row by row.
+//! A recorded shard at the pace of whoever reads it: the next samples, as one pass, when they are asked for.
 
-use std::path::Path;
+use arrow::array::RecordBatch;
+use moetrace_routing::{Planes, RoutingSink};
 
-use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{Float32Type, UInt16Type, UInt32Type};
-use moetrace_routing::{
-    Name, Planes, RoutingError, RoutingGeometry, RoutingSink, RoutingView, SampleId, Span, TokenBatch,
-    TokenId,
-};
-
-use crate::column::Part;
-use crate::file::{Batches, TraceFile};
+use crate::file::Batches;
 use crate::layer::LayerBuffers;
-use crate::schema::{DATASET, NLL, POSITION, SAMPLE, TOKEN};
-use crate::{SampleRow, TraceError};
+use crate::pass::RecordedPass;
+use crate::schema::{DATASET, NLL};
+use crate::{SampleRow, ShardReader, TraceError};
 
 /// Rows decoded at once.
 const READ_ROWS: usize = 4_096;
 
-/// One playing of a shard.
-pub(crate) struct Playback<'a> {
-    pub(crate) file: &'a TraceFile,
-    pub(crate) samples_path: &'a Path,
-    pub(crate) geometry: &'a RoutingGeometry,
-    pub(crate) dataset: &'a Name,
-    pub(crate) token_ids: bool,
+/// A shard that is being read. It holds no more rows than the pass asked for and the 4,096 decoded at once.
+///
+/// After an error nothing more can be expected of it.
+pub struct Playback {
+    shard: ShardReader,
     /// Optional planes to deliver.
-    pub(crate) planes: Planes,
-    /// First row of the pass in the file.
-    pub(crate) row: u64,
+    planes: Planes,
+    source: Source,
+    buffers: LayerBuffers,
+    /// Rows of the file behind us.
+    row: u64,
+    /// Samples behind us.
+    taken: usize,
 }
 
-impl Playback<'_> {
-    pub(crate) fn play(
-        &mut self,
-        samples: &[SampleRow],
-        tokens_per_pass: usize,
-        sink: &mut dyn RoutingSink,
-    ) -> Result<(), TraceError> {
-        let planes = self.planes;
+impl std::fmt::Debug for Playback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Playback").field("shard", &self.shard).field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+impl Playback {
+    pub(crate) fn new(shard: ShardReader, wants: Planes) -> Result<Self, TraceError> {
+        let columns = shard.columns();
+        let planes = Planes {
+            logits: wants.logits && columns.logits,
+            shared_gate: wants.shared_gate && columns.shared_gate,
+            hidden: false,
+            nll: wants.nll && columns.nll,
+        };
         let unwanted = |name: &str| {
             let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
             name == DATASET
@@ -46,142 +49,92 @@ impl Playback<'_> {
                 || (stem == "shared_gate_" && !planes.shared_gate)
                 || (name == NLL && !planes.nll)
         };
-        let mut source =
-            Source { batches: self.file.batches(READ_ROWS, |name| !unwanted(name))?, open: None };
-        let mut buffers = LayerBuffers::default();
-        let mut rest = samples;
-        while !rest.is_empty() {
+        let batches = shard.file().batches(READ_ROWS, |name| !unwanted(name))?;
+        let source = Source { batches, open: None };
+        Ok(Self { shard, planes, source, buffers: LayerBuffers::default(), row: 0, taken: 0 })
+    }
+
+    /// The shard.
+    pub fn reader(&self) -> &ShardReader {
+        &self.shard
+    }
+
+    /// The samples that have not been asked for yet, in row order.
+    pub fn remaining(&self) -> &[SampleRow] {
+        &self.shard.samples()[self.taken..]
+    }
+
+    /// The next `samples` samples as one pass; fewer if fewer remain.
+    ///
+    /// # Errors
+    /// A [`TraceError`] naming file and row of what is damaged or is not what the samples table says.
+    pub fn pass(&mut self, samples: usize) -> Result<RecordedPass<'_>, TraceError> {
+        let (first, next) = (self.row, self.taken..self.shard.samples().len().min(self.taken + samples));
+        let rows: usize = self.shard.samples()[next.clone()].iter().map(|s| s.tokens as usize).sum();
+        let pieces = self.take(rows)?;
+        self.taken = next.end;
+        let samples = &self.shard.samples()[next];
+        RecordedPass::new(&self.shard, samples, (first, pieces), self.planes, &mut self.buffers)
+    }
+
+    /// Leaves out the next `samples` samples; their rows are decoded, but not checked.
+    ///
+    /// # Errors
+    /// A [`TraceError`] naming file and row of what is damaged.
+    pub fn skip(&mut self, samples: usize) -> Result<(), TraceError> {
+        for _ in 0..samples.min(self.remaining().len()) {
+            // One at a time, so that no more rows are held than those of one sample.
+            self.take(self.shard.samples()[self.taken].tokens as usize)?;
+            self.taken += 1;
+        }
+        Ok(())
+    }
+
+    /// Plays all that remains to `sink`, in passes of at most `tokens_per_pass` tokens.
+    pub(crate) fn play(
+        &mut self,
+        tokens_per_pass: usize,
+        sink: &mut dyn RoutingSink,
+    ) -> Result<(), TraceError> {
+        while !self.remaining().is_empty() {
             let mut tokens = 0;
             let fits = |sample: &&SampleRow| {
                 tokens += sample.tokens as usize;
                 tokens <= tokens_per_pass
             };
-            let taken = rest.iter().take_while(fits).count().max(1);
-            let (pass, later) = rest.split_at(taken);
-            rest = later;
-            self.pass(pass, &mut source, &mut buffers, sink)?;
+            let samples = self.remaining().iter().take_while(fits).count().max(1);
+            let mut pass = self.pass(samples)?;
+            if !pass.batch().is_empty() {
+                pass.play(sink)?;
+            }
         }
         Ok(())
     }
 
-    fn pass(
-        &mut self,
-        samples: &[SampleRow],
-        source: &mut Source<'_>,
-        buffers: &mut LayerBuffers,
-        sink: &mut dyn RoutingSink,
-    ) -> Result<(), TraceError> {
-        let n = samples.iter().map(|s| s.tokens as usize).sum();
-        if n == 0 {
-            return Ok(());
-        }
-        let taken = source.take(n)?;
-        let found: usize = taken.iter().map(RecordBatch::num_rows).sum();
-        if found != n {
+    /// The next `rows` rows, all of them.
+    fn take(&mut self, rows: usize) -> Result<Vec<RecordBatch>, TraceError> {
+        let pieces = self.source.take(rows)?;
+        let found: usize = pieces.iter().map(RecordBatch::num_rows).sum();
+        if found != rows {
             return Err(TraceError::RowCount {
-                file: self.file.path().to_owned(),
-                samples: self.samples_path.to_owned(),
+                file: self.shard.file().path().to_owned(),
+                samples: self.shard.samples_path().to_owned(),
                 found: self.row + found as u64,
-                expected: self.row + n as u64,
+                expected: self.row + rows as u64,
             });
         }
-        let mut row = self.row;
-        let parts: Vec<Part<'_>> = taken
-            .iter()
-            .map(|batch| {
-                let part = Part { file: self.file.path(), row, batch };
-                row += batch.num_rows() as u64;
-                part
-            })
-            .collect();
-        let batch = self.batch(samples, &parts)?;
-        let nll = self.nll(&parts)?;
-        sink.begin(&batch)?;
-        let last = self.geometry.layers().len().saturating_sub(1);
-        for ordinal in self.geometry.ordinals() {
-            buffers.clear();
-            for part in &parts {
-                buffers.add(part, self.geometry.layers()[ordinal.index()], self.geometry, self.planes)?;
-            }
-            let nll = nll.as_deref().filter(|_| ordinal.index() == last);
-            let view = RoutingView::new(self.geometry, ordinal, n, buffers.planes(self.planes, nll))
-                .map_err(|source| self.invalid(source))?;
-            sink.record(&view)?;
-        }
-        sink.end()?;
-        self.row = row;
-        Ok(())
-    }
-
-    fn batch(&self, samples: &[SampleRow], parts: &[Part<'_>]) -> Result<TokenBatch, TraceError> {
-        let (mut ids, mut positions, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-        for part in parts {
-            owners.extend_from_slice(part.numbers::<UInt32Type>(SAMPLE)?);
-            positions.extend(part.numbers::<UInt16Type>(POSITION)?.iter().map(|&p| u32::from(p)));
-            if self.token_ids {
-                ids.extend(part.numbers::<UInt32Type>(TOKEN)?.iter().map(|&id| TokenId(id)));
-            }
-        }
-        ids.resize(owners.len(), TokenId::default());
-        let mut spans = Vec::with_capacity(samples.len());
-        let mut start = 0;
-        for sample in samples.iter().filter(|sample| sample.tokens > 0) {
-            let len = sample.tokens as usize;
-            if let Some(at) = owners[start..start + len].iter().position(|&id| id != sample.sample_id.0) {
-                return Err(TraceError::SampleOrder {
-                    file: self.file.path().to_owned(),
-                    samples: self.samples_path.to_owned(),
-                    row: self.row + (start + at) as u64,
-                    found: SampleId(owners[start + at]),
-                    expected: sample.sample_id,
-                });
-            }
-            spans.push(Span {
-                sample: sample.sample_id,
-                dataset: self.dataset.clone(),
-                label: sample.label.as_deref().map(Name::from),
-                start,
-                len,
-                begins_with_bos: sample.begins_with_bos,
-            });
-            start += len;
-        }
-        TokenBatch::new(ids, positions, spans).map_err(|source| self.invalid(source))
-    }
-
-    fn nll(&self, parts: &[Part<'_>]) -> Result<Option<Vec<f32>>, TraceError> {
-        if !self.planes.nll {
-            return Ok(None);
-        }
-        let mut all = Vec::new();
-        for part in parts {
-            let column = part.nullable::<Float32Type>(NLL)?;
-            all.extend(
-                (0..column.len()).map(|i| if column.is_valid(i) { column.value(i) } else { f32::NAN }),
-            );
-        }
-        Ok(Some(all))
-    }
-
-    fn invalid(&self, source: RoutingError) -> TraceError {
-        let row = match &source {
-            RoutingError::ExpertRange { row, .. }
-            | RoutingError::ExpertTwice { row, .. }
-            | RoutingError::WeightOrder { row, .. }
-            | RoutingError::NotFinite { row, .. } => *row,
-            _ => 0,
-        };
-        TraceError::Routing { file: self.file.path().to_owned(), row: self.row + row as u64, source }
+        self.row += rows as u64;
+        Ok(pieces)
     }
 }
 
 /// Record batches cut where passes need them.
-struct Source<'a> {
-    batches: Batches<'a>,
+struct Source {
+    batches: Batches,
     open: Option<RecordBatch>,
 }
 
-impl Source<'_> {
+impl Source {
     /// The next `n` rows in one or more pieces; fewer if the file ends.
     fn take(&mut self, n: usize) -> Result<Vec<RecordBatch>, TraceError> {
         let (mut pieces, mut missing) = (Vec::new(), n);

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use moetrace_routing::{Name, RoutingGeometry, RoutingSink};
+use moetrace_routing::{Name, Planes, RoutingGeometry, RoutingSink};
 
 use crate::file::TraceFile;
 use crate::metadata::{DATASET, geometry, parse};
-use crate::playback::Playback;
 use crate::schema::{self, LayerColumns, NLL, TOKEN, token_fields};
-use crate::{SampleRow, TraceColumns, TraceError, read_samples};
+use crate::{Playback, SampleRow, TraceColumns, TraceError, read_samples};
 
 /// One shard's tokens and samples, opened and compared.
 pub struct ShardReader {
@@ -91,6 +90,23 @@ impl ShardReader {
         &self.samples
     }
 
+    pub(crate) fn file(&self) -> &TraceFile {
+        &self.file
+    }
+
+    pub(crate) fn samples_path(&self) -> &Path {
+        &self.samples_path
+    }
+
+    /// Begins to read: passes are handed out as they are asked for, with those of the optional planes in
+    /// `wants` that the file has.
+    ///
+    /// # Errors
+    /// [`TraceError::Read`] or [`TraceError::Damaged`].
+    pub fn playback(self, wants: Planes) -> Result<Playback, TraceError> {
+        Playback::new(self, wants)
+    }
+
     /// Plays the shard to `sink` in passes of at most `tokens_per_pass` tokens, samples kept whole (a longer
     /// sample is a pass of its own). Every view is checked as a live one is. An optional plane that the
     /// listener wants and the file lacks is absent; token ids are 0 where the file leaves them out.
@@ -98,23 +114,7 @@ impl ShardReader {
     /// # Errors
     /// A [`TraceError`] naming file and row of what is damaged or inconsistent, and whatever the listener
     /// returns.
-    pub fn play(&mut self, tokens_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), TraceError> {
-        let wants = sink.wants();
-        let planes = moetrace_routing::Planes {
-            logits: wants.logits && self.columns.logits,
-            shared_gate: wants.shared_gate && self.columns.shared_gate,
-            hidden: false,
-            nll: wants.nll && self.columns.nll,
-        };
-        let mut playback = Playback {
-            file: &self.file,
-            samples_path: &self.samples_path,
-            geometry: &self.geometry,
-            dataset: &self.dataset,
-            token_ids: self.columns.token_ids,
-            planes,
-            row: 0,
-        };
-        playback.play(&self.samples, tokens_per_pass, sink)
+    pub fn play(self, tokens_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), TraceError> {
+        self.playback(sink.wants())?.play(tokens_per_pass, sink)
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use moetrace_model::BlockSize;
 use moetrace_run::ShardRange;
 
 /// Records which experts a mixture-of-experts language model routes every token to.
@@ -25,8 +26,14 @@ pub(crate) enum Command {
     Status(RunArgs),
     /// Count a run's routing: coverage, load, entropy, pairs, balance, specialisation
     Metrics(MetricsArgs),
+    /// Measure how often run B routed like run A, over the same tokens
+    Compare(CompareArgs),
     /// Show a run's provenance, columns and first rows, or a checkpoint's tensors
     Inspect(InspectArgs),
+    /// Write a checkpoint anew in 4 bits (NF4), as bitsandbytes stores it; a call cut short is continued
+    Quantize(QuantizeArgs),
+    /// Write a random checkpoint with the shapes of a config.json, of any size
+    Synth(SynthArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -97,9 +104,17 @@ pub(crate) struct CollectArgs {
     /// What computes
     #[arg(long, value_enum, env = "MOETRACE_DEVICE", default_value_t = Device::Auto, help_heading = "How")]
     pub(crate) device: Device,
-    /// Precision of weights and products [default: the checkpoint's; f32 for f16 ones]
+    /// How weights are held [default: the checkpoint's]; nf4 quantises a dense checkpoint when it is loaded
     #[arg(long, value_enum, env = "MOETRACE_PRECISION", help_heading = "How")]
     pub(crate) precision: Option<PrecisionArg>,
+    /// Type of activations with nf4 weights [default: bf16; other weights compute in their own type]
+    #[arg(long, value_enum, env = "MOETRACE_COMPUTE_DTYPE", help_heading = "How")]
+    pub(crate) compute_dtype: Option<ComputeDtypeArg>,
+    #[command(flatten)]
+    pub(crate) quantisation: QuantisationArgs,
+    /// Keep what nf4 quantises on load in the cache, and take it from there the next time
+    #[arg(long, env = "MOETRACE_CACHE_QUANTIZED", help_heading = "How")]
+    pub(crate) cache_quantized: bool,
     /// model: the router rounds as the reference implementation does; f32: it does not round
     #[arg(long, value_enum, env = "MOETRACE_ROUTER_DTYPE", default_value_t = RouterDtypeArg::Model, help_heading = "How")]
     pub(crate) router_dtype: RouterDtypeArg,
@@ -155,6 +170,26 @@ pub(crate) struct MetricsArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Run folder of the reference: ties and margins are its.
+    #[arg(value_name = "A")]
+    pub(crate) reference: PathBuf,
+    /// Run folder of the other one: same texts, same tokenizer, another precision or other weights.
+    #[arg(value_name = "B")]
+    pub(crate) other: PathBuf,
+    /// Compare beginning-of-sequence tokens too; they route like outliers.
+    #[arg(long)]
+    pub(crate) include_bos: bool,
+    /// Compare sizes only, and do not hash every file first.
+    #[arg(long)]
+    pub(crate) trust: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -177,13 +212,96 @@ pub(crate) enum Device {
     Cpu,
 }
 
-/// Precision of weights and products.
+/// How weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionArg {
-    /// Single precision.
-    F32,
+    /// 4 bits in projections, the checkpoint's own type elsewhere.
+    Nf4,
     /// Products of bf16 values in f32, rounded to bf16 where the reference implementation rounds.
     Bf16,
+    /// The same in half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// Type of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ComputeDtypeArg {
+    /// Rounded to bf16 where the reference implementation rounds.
+    Bf16,
+    /// The same in half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// How weights are quantised; of no effect on a checkpoint that is in 4 bits already.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct QuantisationArgs {
+    /// Weights that share a scale: 32, 64, 128 and so on to 4096
+    #[arg(long, value_name = "N", env = "MOETRACE_BLOCK_SIZE", default_value_t = 64,
+          value_parser = block_size, help_heading = "4 bits")]
+    pub(crate) block_size: usize,
+    /// Keep scales in f32 (4.5 bit a weight) instead of 8 bits (4.13)
+    #[arg(long, env = "MOETRACE_NO_DOUBLE_QUANT", help_heading = "4 bits")]
+    pub(crate) no_double_quant: bool,
+    /// Quantise routers and shared-expert gates too, as transformers with bitsandbytes does
+    #[arg(long, env = "MOETRACE_QUANTIZE_ROUTER", help_heading = "4 bits")]
+    pub(crate) quantize_router: bool,
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    /// Checkpoint folder.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Folder to be written; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) quantisation: QuantisationArgs,
+    /// Bytes after which a new file is begun, as 5GB or 500MB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    pub(crate) shard_size: u64,
+    /// Threads [default: the machine's]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive())]
+    pub(crate) threads: Option<usize>,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no summary; errors are still printed
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Arguments of `synth`.
+#[derive(Debug, Args)]
+pub(crate) struct SynthArgs {
+    /// A config.json, or a folder with one, whose other small files (tokenizer) are copied
+    #[arg(long, value_name = "CONFIG")]
+    pub(crate) like: PathBuf,
+    /// Folder to be written; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
+    pub(crate) precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) quantisation: QuantisationArgs,
+    /// Decides every weight
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads [default: the machine's]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive())]
+    pub(crate) threads: Option<usize>,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no summary; errors are still printed
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Precision of the router.
@@ -228,4 +346,27 @@ fn length() -> impl clap::builder::TypedValueParser<Value = usize> {
 
 fn usize_of(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// What `BlockSize` accepts.
+fn block_size(text: &str) -> Result<usize, String> {
+    let elements = text.parse::<usize>().map_err(|error| error.to_string())?;
+    BlockSize::new(elements).map(BlockSize::get).map_err(|error| error.to_string())
+}
+
+/// Bytes: a whole number, or one with a decimal (GB) or binary (GiB) unit.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        other => return Err(format!("unit {other}, expected B, KB, MB, GB, KiB, MiB or GiB")),
+    };
+    let number = digits.trim().parse::<u64>().map_err(|error| error.to_string())?;
+    number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(|| "expected more than nothing".to_owned())
 }

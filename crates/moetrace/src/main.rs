@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod prepare;
 mod progress;
+mod quantisation;
 mod settings;
 mod show;
 mod signals;
@@ -65,7 +66,10 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Plan(args) => command::plan(&args, parsed.settings),
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
+        Command::Compare(args) => command::compare(&args),
         Command::Inspect(args) => command::inspect(&args),
+        Command::Quantize(args) => command::quantize(&args),
+        Command::Synth(args) => command::synth(&args),
         Command::Completions { shell } => command::completions(shell),
     }
 }

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
-    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError, Precision,
-    RouterDtype, StorageType,
+    Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError,
+    Precision, QuantiseSettings, RouterDtype, StorageType, quantise_checkpoint,
 };
-use moetrace_routing::WeightPrecision;
+use moetrace_routing::{TokenId, WeightPrecision};
 use moetrace_run::{
     ContentSettings, Execution, ModelFacts, Plan, ResolvedSetting, RunFolder, TokenizerFacts,
 };
 use moetrace_trace::TraceColumns;
 
-use crate::args::{CollectArgs, PrecisionArg, RouterDtypeArg, Weights};
+use crate::args::{CollectArgs, ComputeDtypeArg, PrecisionArg, RouterDtypeArg, Weights};
 use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
 use crate::progress::Progress;
+use crate::quantisation::{described, on_threads, quantisation};
 
 /// Tokens of a CPU shard: some seconds to minutes of work, so that little is lost when a run is killed.
 const CPU_SHARD_TOKENS: usize = 16_384;
@@ -54,9 +55,11 @@ impl Prepared {
         let mut settings = Settings(settings);
         let inputs = Inputs::find(args, &mut settings)?;
         let config = ModelConfig::read(&inputs.model).map_err(Failure::from)?;
-        let checkpoint = Checkpoint::open(&inputs.model, &CheckpointSettings { mmap: !args.no_mmap })?;
+        let opened = CheckpointSettings { mmap: !args.no_mmap };
+        let checkpoint = Checkpoint::open(&inputs.model, &opened)?;
         let tokenizer = open_tokenizer(&inputs.model)?;
-        let cpu = cpu_settings(args, &checkpoint, &mut settings);
+        let cpu = cpu_settings(args, &checkpoint, &mut settings)?;
+        CpuEngine::check(&checkpoint, &cpu)?;
         let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&inputs.name));
         settings.resolve("out", out.display());
         let folder = RunFolder::new(out);
@@ -70,21 +73,29 @@ impl Prepared {
             seed: args.seed,
             strict: args.strict,
             keep_text: !args.no_tokens,
+            vocabulary: Some(config.vocab()),
+            bos: config.bos_token_id().map(TokenId),
             ..CorpusSettings::default()
         };
         let corpus = moetrace_corpus::plan(&specs, tokenizer.as_ref(), &corpus_settings, &mut |event| {
             progress.corpus(&event);
         })?;
         let facts = model_facts(&inputs.name, &config, &checkpoint, &cpu)?;
+        let checkpoint = match on_load(args, &cpu, &checkpoint) {
+            OnLoad::AsItIs => checkpoint,
+            OnLoad::Quantised => {
+                progress.line(&format!(
+                    "quantising on load; `moetrace quantize {} --out DIR` does it once, --cache-quantized keeps it",
+                    crate::show::quoted(&inputs.model.display().to_string())
+                ));
+                checkpoint
+            }
+            OnLoad::Cached => Checkpoint::open(&cached(&inputs.model, &facts, &cpu, progress)?, &opened)?,
+        };
         let tokenizer_facts = tokenizer
             .as_ref()
             .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
-        let tokens_per_pass =
-            args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
-        settings.resolve("tokens-per-pass", tokens_per_pass);
-        if args.batch_size.is_some() {
-            settings.came_from("tokens-per-pass", "batch-size times max-length");
-        }
+        let tokens_per_pass = tokens_per_pass(args, &mut settings);
         let execution = Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() };
         let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
@@ -105,6 +116,16 @@ impl Prepared {
     pub(crate) fn load(&self) -> Result<Box<dyn Engine>, ModelError> {
         Ok(Box::new(CpuEngine::load(&self.checkpoint, &self.cpu)?))
     }
+}
+
+/// The size of a pass, given as tokens or as texts of full length.
+fn tokens_per_pass(args: &CollectArgs, settings: &mut Settings) -> usize {
+    let tokens = args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
+    settings.resolve("tokens-per-pass", tokens);
+    if args.batch_size.is_some() {
+        settings.came_from("tokens-per-pass", "batch-size times max-length");
+    }
+    tokens
 }
 
 /// The list of settings, automatic values filled in as they are decided.
@@ -180,12 +201,17 @@ fn open_tokenizer(model: &Path) -> Result<Option<TextTokenizer>, Failure> {
     if model.join("tokenizer.json").exists() { Ok(Some(TextTokenizer::open(model)?)) } else { Ok(None) }
 }
 
-fn cpu_settings(args: &CollectArgs, checkpoint: &Checkpoint, settings: &mut Settings) -> CpuSettings {
+fn cpu_settings(
+    args: &CollectArgs,
+    checkpoint: &Checkpoint,
+    settings: &mut Settings,
+) -> Result<CpuSettings, Failure> {
     let precision = match args.precision {
+        Some(PrecisionArg::Nf4) => Precision::Nf4,
         Some(PrecisionArg::Bf16) => Precision::Bf16,
-        // The checkpoint's own precision, as most of its bytes are stored; f16 has no engine on the CPU yet.
-        None if mostly_bf16(checkpoint) => Precision::Bf16,
-        Some(PrecisionArg::F32) | None => Precision::F32,
+        Some(PrecisionArg::F16) => Precision::F16,
+        Some(PrecisionArg::F32) => Precision::F32,
+        None => own_precision(checkpoint),
     };
     let router_dtype = match args.router_dtype {
         RouterDtypeArg::Model => RouterDtype::Model,
@@ -193,15 +219,79 @@ fn cpu_settings(args: &CollectArgs, checkpoint: &Checkpoint, settings: &mut Sett
     };
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.unwrap_or(available);
+    let compute = args.compute_dtype.map(|dtype| match dtype {
+        ComputeDtypeArg::Bf16 => ComputeDtype::Bf16,
+        ComputeDtypeArg::F16 => ComputeDtype::F16,
+        ComputeDtypeArg::F32 => ComputeDtype::F32,
+    });
+    let quantisation = quantisation(&args.quantisation)?;
+    let cpu = CpuSettings { precision, compute, quantisation, router_dtype, threads };
     settings.resolve("precision", precision);
+    settings.resolve("compute-dtype", cpu.compute_dtype()?);
     settings.resolve("threads", threads);
     settings.resolve("device", "cpu");
-    CpuSettings { precision, router_dtype, threads }
+    Ok(cpu)
 }
 
-fn mostly_bf16(checkpoint: &Checkpoint) -> bool {
-    let bf16: usize = checkpoint.tensors().filter(|t| t.storage == StorageType::Bf16).map(|t| t.bytes).sum();
-    2 * bf16 as u64 > checkpoint.total_bytes()
+/// 4 bits if any tensor has them; else what most bytes are stored in.
+fn own_precision(checkpoint: &Checkpoint) -> Precision {
+    if checkpoint.is_four_bit() {
+        return Precision::Nf4;
+    }
+    let bytes = |storage| -> usize {
+        checkpoint.tensors().filter(|tensor| tensor.storage == storage).map(|tensor| tensor.bytes).sum()
+    };
+    let (f32, bf16, f16) = (bytes(StorageType::F32), bytes(StorageType::Bf16), bytes(StorageType::F16));
+    if bf16 > f32.max(f16) {
+        Precision::Bf16
+    } else if f16 > f32 {
+        Precision::F16
+    } else {
+        Precision::F32
+    }
+}
+
+/// What becomes of the weights when they are loaded.
+enum OnLoad {
+    AsItIs,
+    Quantised,
+    Cached,
+}
+
+fn on_load(args: &CollectArgs, cpu: &CpuSettings, checkpoint: &Checkpoint) -> OnLoad {
+    match cpu.precision {
+        Precision::Nf4 if checkpoint.is_four_bit() => OnLoad::AsItIs,
+        Precision::Nf4 if args.cache_quantized => OnLoad::Cached,
+        Precision::Nf4 => OnLoad::Quantised,
+        _ => OnLoad::AsItIs,
+    }
+}
+
+/// The quantised form of a dense checkpoint in the cache, made if it is not there. Its name is a hash of what
+/// decides it, so a changed checkpoint never meets the old form.
+fn cached(
+    model: &Path,
+    facts: &ModelFacts,
+    cpu: &CpuSettings,
+    progress: &mut Progress,
+) -> Result<PathBuf, Failure> {
+    let mut hasher = blake3::Hasher::new();
+    for part in [&facts.config_hash, &facts.weights_hash, &described(cpu.quantisation)] {
+        hasher.update(part.as_bytes());
+    }
+    let folder = cache()?.join("quantised");
+    let out = folder.join(&hasher.finalize().to_hex()[..32]);
+    if out.join("config.json").exists() {
+        return Ok(out);
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        let what = format!("cannot create {}: {error}", folder.display());
+        Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set MOETRACE_CACHE to a folder that can be written")
+    })?;
+    progress.line(&format!("quantising into {}", out.display()));
+    let settings = QuantiseSettings { quantisation: cpu.quantisation, ..QuantiseSettings::default() };
+    on_threads(Some(cpu.threads), || quantise_checkpoint(model, &out, &settings, &mut |_| {}))??;
+    Ok(out)
 }
 
 fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> ContentSettings {
@@ -255,6 +345,12 @@ fn model_facts(
         active_parameters: config.active_parameters(),
         engine: "cpu".into(),
         precision: cpu.precision.to_string(),
+        compute_dtype: cpu.compute_dtype()?.to_string(),
+        quantisation: match cpu.precision {
+            Precision::Nf4 if checkpoint.is_four_bit() => Some("as the checkpoint is stored".into()),
+            Precision::Nf4 => Some(described(cpu.quantisation)),
+            _ => None,
+        },
         router_dtype: cpu.router_dtype.to_string(),
     })
 }

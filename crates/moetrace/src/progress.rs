@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use moetrace_corpus::CorpusEvent;
+use moetrace_model::WriteEvent;
 use moetrace_run::{Plan, RunEvent};
 
 use crate::output;
+use crate::show;
 
 /// Between two plain lines; short enough to see that a job lives, long enough for a log file.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -144,6 +146,33 @@ impl Progress {
             self.line(text.trim_end());
         } else {
             self.now_and_then(&text);
+        }
+    }
+}
+
+/// Progress of writing a checkpoint: bytes and files, on a terminal a bar.
+pub(crate) struct Written {
+    progress: Progress,
+    bytes: u64,
+}
+
+impl Written {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { progress: Progress::new(quiet), bytes: 0 }
+    }
+
+    /// A tensor is done, or a file of an earlier call is kept.
+    pub(crate) fn event(&mut self, event: &WriteEvent<'_>) {
+        match event {
+            WriteEvent::Kept { file, bytes } => {
+                self.bytes += bytes;
+                self.progress.line(&format!("{file}: complete, kept"));
+            }
+            WriteEvent::Tensor { name, bytes } => {
+                self.bytes += bytes;
+                self.progress.now_and_then(&format!("{} written, {name}", show::bytes(self.bytes)));
+            }
+            _ => {}
         }
     }
 }

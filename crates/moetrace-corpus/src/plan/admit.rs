@@ -50,22 +50,23 @@ impl<'a> Admission<'a> {
             Content::TokenIds(ids) if ids.is_empty() => {
                 Err(BadRow::new(SkipReason::EmptyAfterTokenizing, "a list without token ids"))
             }
-            Content::TokenIds(ids) => {
+            Content::TokenIds(ids) => self.check_ids(&ids).map(|()| {
                 let hash = fingerprint::of_token_ids(&ids);
-                Ok(Admitted { body: Body::TokenIds(ids), hash })
-            }
+                Admitted { body: Body::TokenIds(ids), hash }
+            }),
             Content::Text(text) => {
-                self.tokenizer("text")?;
+                self.tokenizer("text", "text")?;
                 self.judge_text(&text).map(|hash| Admitted { body: Body::Text(text), hash })
             }
             Content::Chat(messages) => {
                 let column = self.source.column.as_deref().unwrap_or("messages");
-                let tokenizer = self.tokenizer(column)?;
+                let tokenizer = self.tokenizer(column, "conversations")?;
                 if !tokenizer.has_chat_template() {
                     let (dataset, column) = (self.source.name.clone(), column.to_owned());
                     return Err(CorpusError::NoChatTemplate { dataset, column });
                 }
                 match tokenizer.apply_chat_template(&messages) {
+                    Err(unusable @ CorpusError::BadTemplate { .. }) => return Err(unusable),
                     Err(why) => Err(BadRow::new(SkipReason::TemplateRefused, why)),
                     Ok(text) => {
                         let hash = self.judge_text(&text);
@@ -77,11 +78,34 @@ impl<'a> Admission<'a> {
     }
 
     /// The tokenizer, or the error that texts need one.
-    fn tokenizer(&self, column: &str) -> Result<&'a TextTokenizer, CorpusError> {
+    fn tokenizer(&self, column: &str, holds: &'static str) -> Result<&'a TextTokenizer, CorpusError> {
         self.tokenizer.ok_or_else(|| CorpusError::NoTokenizer {
             dataset: self.source.name.clone(),
             column: self.source.column.as_deref().unwrap_or(column).to_owned(),
+            holds,
         })
+    }
+
+    /// Refuses ids that the model has no embedding for.
+    pub(crate) fn check_ids(&self, ids: &[TokenId]) -> Result<(), BadRow> {
+        let Some(entries) = self.settings.vocabulary else { return Ok(()) };
+        match ids.iter().find(|id| id.index() >= entries) {
+            None => Ok(()),
+            Some(TokenId(id)) => {
+                let detail = format_args!("token id {id}, expected one of the model's {entries}");
+                Err(BadRow::new(SkipReason::OutOfVocabulary, detail))
+            }
+        }
+    }
+
+    /// The token that marks the beginning of a sequence. A list of ids was made by another program with whatever
+    /// tokenizer, so the model's own answer counts where its tokenizer has none.
+    pub(crate) fn bos(&self, body: &Body<'_>) -> Option<TokenId> {
+        let of_tokenizer = self.tokenizer.and_then(TextTokenizer::known_bos);
+        match body {
+            Body::TokenIds(_) => of_tokenizer.or(self.settings.bos),
+            Body::Text(_) | Body::RenderedChat(_) => of_tokenizer,
+        }
     }
 
     fn judge_text(&self, text: &str) -> Result<[u8; 16], BadRow> {

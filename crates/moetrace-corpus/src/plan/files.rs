@@ -1,9 +1,15 @@
 //! Which files of a source are read.
 
+use std::path::PathBuf;
+
 use super::SourceFile;
+use crate::error::printable;
 use crate::fingerprint;
-use crate::read::{DataFile, data_files};
+use crate::read::{DataFile, Found, data_files};
 use crate::{CorpusError, CorpusSettings, SourceSpec};
+
+/// The files of a source and whether each is read, and what is odd about them.
+pub(crate) type Chosen = (Vec<(DataFile, SourceFile)>, Vec<String>);
 
 /// All data files in name order. Beyond the budget whole files are taken in seeded order until the next would
 /// exceed it, at least one.
@@ -11,8 +17,11 @@ pub(crate) fn choose(
     source: &SourceSpec,
     settings: &CorpusSettings,
     quota: usize,
-) -> Result<Vec<(DataFile, SourceFile)>, CorpusError> {
-    let files = data_files(&source.path)?;
+) -> Result<Chosen, CorpusError> {
+    let Found { files, dangling } = data_files(&source.path)?;
+    if let Some(path) = dangling.first().filter(|_| settings.strict) {
+        return Err(CorpusError::io("open", path, std::io::ErrorKind::NotFound.into()));
+    }
     if files.is_empty() {
         return Err(CorpusError::NoFiles { dataset: source.name.clone(), path: source.path.clone() });
     }
@@ -37,7 +46,11 @@ pub(crate) fn choose(
         blake3: String::new(),
         read,
     };
-    Ok(files.into_iter().zip(read).map(|(file, read)| (file.clone(), about(&file, read))).collect())
+    let nowhere = |path: &PathBuf| {
+        printable(&format!("{} is a link that leads nowhere and was passed over", path.display()))
+    };
+    let notes = dangling.iter().map(nowhere).collect();
+    Ok((files.into_iter().zip(read).map(|(file, read)| (file.clone(), about(&file, read))).collect(), notes))
 }
 
 /// Fills in the hashes of the files that are read.

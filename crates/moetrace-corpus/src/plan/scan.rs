@@ -23,6 +23,7 @@ pub(crate) struct Outcome {
     pub(crate) usable: u64,
     pub(crate) columns: Option<ChosenColumns>,
     pub(crate) skips: Skips,
+    pub(crate) notes: Vec<String>,
     /// The chosen rows in plan order.
     pub(crate) chosen: Vec<Candidate>,
 }
@@ -81,7 +82,7 @@ pub(crate) fn scan(
     let mut first_by_seed = BinaryHeap::new();
     for (index, (file, _)) in files.iter().enumerate().filter(|(_, (_, about))| about.read) {
         let before = outcome.rows;
-        let columns = read_rows(file, admission.wanted(), &mut |row| {
+        let end = read_rows(file, admission.wanted(), &mut |row| {
             let id = u32::try_from(outcome.rows).ok().filter(|&id| id < u32::MAX);
             let id = id.ok_or_else(|| CorpusError::TooManyRows {
                 dataset: dataset.to_string(),
@@ -110,7 +111,13 @@ pub(crate) fn scan(
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        outcome.columns = outcome.columns.or(columns);
+        if let Some(note) = end.note {
+            if settings.strict {
+                return Err(CorpusError::damaged(&file.path, note));
+            }
+            outcome.notes.push(format!("{}: {note}", printable(&file.shown)));
+        }
+        outcome.columns = outcome.columns.or(end.columns);
     }
     on_event(CorpusEvent::Scanned { dataset: dataset.clone(), rows: outcome.rows });
     outcome.chosen = first_by_seed.into_sorted_vec();

@@ -117,6 +117,7 @@ fn tokenize_batch(admission: &Admission<'_>, batch: Vec<Pending>) -> Vec<(Pendin
 
 fn sample_of(admission: &Admission<'_>, pending: &mut Pending) -> Result<Sample, BadRow> {
     let settings = admission.settings;
+    let bos = admission.bos(&pending.body);
     let mut tokens = tokens_of(admission, &mut pending.body)?;
     if tokens.is_empty() {
         return Err(BadRow::new(SkipReason::EmptyAfterTokenizing, "a text without a token"));
@@ -137,7 +138,7 @@ fn sample_of(admission: &Admission<'_>, pending: &mut Pending) -> Result<Sample,
         label: pending.label.take(),
         text: text.filter(|_| settings.keep_text),
         text_hash: hash,
-        begins_with_bos: admission.tokenizer.is_some_and(|t| t.begins_with_bos(&tokens)),
+        begins_with_bos: bos.is_some() && tokens.first().copied() == bos,
         tokens,
         truncated,
     })
@@ -146,9 +147,12 @@ fn sample_of(admission: &Admission<'_>, pending: &mut Pending) -> Result<Sample,
 fn tokens_of(admission: &Admission<'_>, body: &mut Body<'_>) -> Result<Vec<TokenId>, BadRow> {
     let gave_up = |why: &dyn std::fmt::Display| BadRow::new(SkipReason::TokenizerGaveUp, why);
     let tokenizer = || admission.tokenizer.ok_or_else(|| gave_up(&"no tokenizer"));
-    match body {
-        Body::TokenIds(ids) => Ok(std::mem::take(ids)),
-        Body::Text(text) => tokenizer()?.encode(text).map_err(|e| gave_up(&e)),
-        Body::RenderedChat(text) => tokenizer()?.encode_chat(text).map_err(|e| gave_up(&e)),
-    }
+    let tokens = match body {
+        Body::TokenIds(ids) => return Ok(std::mem::take(ids)),
+        Body::Text(text) => tokenizer()?.encode(text).map_err(|e| gave_up(&e))?,
+        Body::RenderedChat(text) => tokenizer()?.encode_chat(text).map_err(|e| gave_up(&e))?,
+    };
+    // A tokenizer may know more tokens than its model.
+    admission.check_ids(&tokens)?;
+    Ok(tokens)
 }

@@ -32,6 +32,7 @@ pub(crate) struct Messages {
     decoder: FileDecoder,
     /// Record batches still to come, by the footer; none in a stream, where they follow one another.
     blocks: Option<std::vec::IntoIter<Block>>,
+    ended_without_mark: bool,
 }
 
 impl Messages {
@@ -50,7 +51,7 @@ impl Messages {
         let schema = message.header_as_schema().ok_or("its first message is no schema")?;
         let schema = Arc::new(fb_to_schema(schema));
         let decoder = FileDecoder::new(schema.clone(), message.version());
-        Ok(Self { file, size, schema, decoder, blocks: None })
+        Ok(Self { file, size, schema, decoder, blocks: None, ended_without_mark: false })
     }
 
     fn open_file(mut file: BufReader<File>, size: u64) -> Result<Self, String> {
@@ -69,7 +70,8 @@ impl Messages {
             decoder.read_dictionary(block, &bytes).map_err(said)?;
         }
         let blocks: Vec<Block> = footer.recordBatches().into_iter().flatten().copied().collect();
-        Ok(Self { file, size, schema, decoder, blocks: Some(blocks.into_iter()) })
+        let blocks = Some(blocks.into_iter());
+        Ok(Self { file, size, schema, decoder, blocks, ended_without_mark: false })
     }
 
     pub(crate) fn schema(&self) -> &Schema {
@@ -81,6 +83,11 @@ impl Messages {
         Self { decoder: self.decoder.with_projection(columns), ..self }
     }
 
+    /// Whether a stream read to its end had no mark there.
+    pub(crate) fn ended_without_mark(&self) -> bool {
+        self.ended_without_mark
+    }
+
     /// The next record batch, or none at the end.
     pub(crate) fn next_batch(&mut self) -> Result<Option<RecordBatch>, String> {
         if let Some(blocks) = &mut self.blocks {
@@ -88,7 +95,12 @@ impl Messages {
             let bytes = read_block(&mut self.file, self.size, &block)?;
             return self.decoder.read_record_batch(&block, &bytes).map_err(said);
         }
-        while let Some((block, bytes)) = next_message(&mut self.file, self.size)? {
+        loop {
+            self.ended_without_mark = self.file.stream_position().map_err(said)? == self.size;
+            if self.ended_without_mark {
+                return Ok(None);
+            }
+            let Some((block, bytes)) = next_message(&mut self.file, self.size)? else { return Ok(None) };
             let message = root_as_message(metadata_of(&bytes)).map_err(said)?;
             if message.header_type() == MessageHeader::DictionaryBatch {
                 self.decoder.read_dictionary(&block, &bytes).map_err(said)?;
@@ -96,7 +108,6 @@ impl Messages {
                 return self.decoder.read_record_batch(&block, &bytes).map_err(said);
             }
         }
-        Ok(None)
     }
 }
 
@@ -104,13 +115,9 @@ fn said(error: impl Display) -> String {
     error.to_string()
 }
 
-/// The message at the reader's place with its body, or none at the mark that ends a stream. The format lets a
-/// stream end without the mark, but so ends one whose writer died, and its missing rows would go unnoticed.
+/// The message at the reader's place with its body, or none at the mark that ends a stream.
 fn next_message(file: &mut BufReader<File>, size: u64) -> Result<Option<(Block, Buffer)>, String> {
     let at = file.stream_position().map_err(said)?;
-    if at == size {
-        return Err(format!("its {size} bytes end without the mark that ends a stream"));
-    }
     let mut word = [0; 4];
     file.read_exact(&mut word).map_err(said)?;
     let prefix = if word == CONTINUATION { 8 } else { 4 };

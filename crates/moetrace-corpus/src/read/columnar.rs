@@ -9,9 +9,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use moetrace_routing::TokenId;
+use serde_json::Value;
 
 use super::columns::{ChosenColumns, Kind, LABEL_BYTES};
 use super::foreign::guarded;
+use super::structures::json_values;
 use super::{BadRow, Content, Row, RowSink};
 use crate::{CorpusError, Message};
 
@@ -73,7 +75,7 @@ fn texts(array: &ArrayRef, column: &str) -> Result<Contents, ArrowError> {
     Ok(strings.as_string::<i64>().iter().map(owned).collect())
 }
 
-fn is_string(data_type: &DataType) -> bool {
+pub(crate) fn is_string(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, values) => is_string(values),
@@ -132,18 +134,9 @@ fn token_ids(values: &ArrayRef) -> Result<Option<Vec<TokenId>>, ArrowError> {
 }
 
 fn messages(values: &ArrayRef) -> Result<Option<Vec<Message>>, ArrowError> {
-    let Some(structs) = values.as_struct_opt() else { return Ok(None) };
-    let (Some(roles), Some(contents)) = (structs.column_by_name("role"), structs.column_by_name("content"))
-    else {
-        return Ok(None);
+    let message = |value| match value {
+        Value::Object(fields) => Message::from_fields(fields),
+        _ => None,
     };
-    if !is_string(roles.data_type()) || !is_string(contents.data_type()) {
-        return Ok(None);
-    }
-    let (roles, contents) = (cast(roles, &DataType::LargeUtf8)?, cast(contents, &DataType::LargeUtf8)?);
-    let pairs = roles.as_string::<i64>().iter().zip(contents.as_string::<i64>());
-    let message = |(role, content): (Option<&str>, Option<&str>)| {
-        Some(Message { role: role?.to_owned(), content: content?.to_owned() })
-    };
-    Ok(pairs.map(message).collect())
+    Ok(json_values(values, 0)?.into_iter().map(message).collect())
 }

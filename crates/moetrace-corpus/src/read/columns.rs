@@ -101,6 +101,11 @@ pub(crate) fn label_among<'n, S: AsRef<str>>(names: &'n [S], text: &str) -> Opti
     LABEL.iter().find_map(|known| find(names, known)).filter(|label| *label != text)
 }
 
+/// Where `name` stands among the names of label columns.
+pub(crate) fn label_rank(name: &str) -> Option<usize> {
+    LABEL.iter().position(|known| known.eq_ignore_ascii_case(name.trim()))
+}
+
 /// Whether `name` could head a column that this crate looks for.
 pub(crate) fn is_known(name: &str) -> bool {
     TEXT.iter().chain(&LABEL).any(|known| known.eq_ignore_ascii_case(name.trim()))

@@ -14,8 +14,8 @@ use super::columns::{self, ChosenColumns, Kind, LABEL_BYTES};
 use super::jsonl::content_of;
 use super::open::TextFile;
 use super::{BadRow, Content, Row, RowSink, Wanted};
-use crate::CorpusError;
 use crate::error::ColumnNames;
+use crate::{CorpusError, SkipReason};
 
 /// More fields than this make a record too long.
 const FIELDS: usize = 1 << 16;
@@ -31,11 +31,14 @@ pub(crate) fn read(
     let mut records = Records::new(text.reader, delimiter, wanted.record_bytes());
     let mut layout: Option<Layout> = None;
     while let Some(record) = records.next().map_err(|e| super::damaged_or_io(path, compressed, e))? {
-        let Some(fields) = record.fields else {
-            if sink(Row::bad(record.line, BadRow::too_long(wanted.record_bytes())))?.is_break() {
-                break;
+        let fields = match record.fields {
+            Ok(fields) => fields,
+            Err(why) => {
+                if sink(Row::bad(record.line, why))?.is_break() {
+                    break;
+                }
+                continue;
             }
-            continue;
         };
         if layout.is_none() {
             let first = Layout::of(path, &fields, wanted.column)?;
@@ -134,8 +137,8 @@ impl<'r> Fields<'r> {
 
 struct Record<'r> {
     line: u64,
-    /// None if the record exceeds the limit.
-    fields: Option<Fields<'r>>,
+    /// Or that the record exceeds the limit, or does not end.
+    fields: Result<Fields<'r>, BadRow>,
 }
 
 struct Records<R> {
@@ -155,14 +158,26 @@ impl<R: BufRead> Records<R> {
     fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
         self.pass_blank_lines()?;
         let line = self.parser.line();
-        let (mut bytes, mut ends, mut whole) = (0, 0, true);
+        let (mut bytes, mut ends, mut whole, mut begun) = (0, 0, true, false);
         loop {
             let input = self.input.fill_buf()?;
+            // At the end of the input the parser would close an open quote without a word; a line feed ends every
+            // other record just as well.
+            let (at_end, until) = (input.is_empty() && begun, self.parser.line());
+            let input = if at_end { b"\n" } else { input };
             let (result, used, written, ended) =
                 self.parser.read_record(input, &mut self.bytes[bytes..], &mut self.ends[ends..]);
-            self.input.consume(used);
+            begun = begun || used > 0;
+            self.input.consume(if at_end { 0 } else { used });
             (bytes, ends) = (bytes + written, ends + ended);
             match result {
+                ReadRecordResult::InputEmpty if at_end => {
+                    self.parser.reset();
+                    let detail =
+                        format_args!("a quote in it is still open at the end of the file, line {until}");
+                    let why = BadRow::new(SkipReason::UnclosedQuote, detail);
+                    return Ok(Some(Record { line, fields: Err(why) }));
+                }
                 ReadRecordResult::InputEmpty => {}
                 ReadRecordResult::OutputFull if whole && bytes < self.limit => {
                     self.bytes.resize((self.bytes.len() * 2).min(self.limit), 0);
@@ -176,7 +191,8 @@ impl<R: BufRead> Records<R> {
                 }
                 ReadRecordResult::Record => {
                     let fields = Fields { bytes: &self.bytes[..bytes], ends: &self.ends[..ends] };
-                    return Ok(Some(Record { line, fields: whole.then_some(fields) }));
+                    let too_long = || BadRow::too_long(self.limit);
+                    return Ok(Some(Record { line, fields: whole.then_some(fields).ok_or_else(too_long) }));
                 }
                 ReadRecordResult::End => return Ok(None),
             }

@@ -1,7 +1,8 @@
 //! The data files of a source, in name order.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use super::DataFile;
 use super::open::named_format;
@@ -18,22 +19,33 @@ const DESCRIPTIONS: [&str; 5] =
 const ABOUT: [&str; 8] =
     ["readme", "license", "licence", "copying", "notice", "changelog", "citation", "source"];
 
-/// The file itself, or all files of a known format below the folder: sorted by relative path, hidden files
-/// and files about the data (README, LICENSE, `dataset_info.json`, ...) left out, links to folders not followed.
-pub(crate) fn data_files(root: &Path) -> Result<Vec<DataFile>, CorpusError> {
-    let about = fs::metadata(root).map_err(|e| CorpusError::io("open", root, e))?;
-    let mut files = Vec::new();
-    if about.is_dir() {
-        walk(root, "", 0, &mut files)?;
-    } else {
-        let shown = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
-        files.push(DataFile { path: root.to_owned(), shown, bytes: about.len() });
-    }
-    files.sort_by(|a, b| a.shown.cmp(&b.shown).then_with(|| a.path.cmp(&b.path)));
-    Ok(files)
+/// The files of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) files: Vec<DataFile>,
+    /// Links of a data file's name that lead nowhere, as a copied download cache has them.
+    pub(crate) dangling: Vec<PathBuf>,
 }
 
-fn walk(folder: &Path, below: &str, depth: usize, files: &mut Vec<DataFile>) -> Result<(), CorpusError> {
+/// The file itself, or all files of a known format below the folder: sorted by relative path, hidden files
+/// and files about the data (README, LICENSE, `dataset_info.json`, ...) left out, links to folders not followed.
+pub(crate) fn data_files(root: &Path) -> Result<Found, CorpusError> {
+    let about = fs::metadata(root).map_err(|e| CorpusError::io("open", root, e))?;
+    let mut found = Found::default();
+    if about.is_dir() {
+        walk(root, "", 0, &mut found)?;
+    } else if let Some(found) = irregular(about.file_type()) {
+        return Err(CorpusError::NoRegularFile { path: root.to_owned(), found });
+    } else {
+        let shown = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
+        found.files.push(DataFile { path: root.to_owned(), shown, bytes: about.len() });
+    }
+    found.files.sort_by(|a, b| a.shown.cmp(&b.shown).then_with(|| a.path.cmp(&b.path)));
+    found.dangling.sort();
+    Ok(found)
+}
+
+fn walk(folder: &Path, below: &str, depth: usize, found: &mut Found) -> Result<(), CorpusError> {
     let io = |e| CorpusError::io("list", folder, e);
     if depth > DEPTH {
         return Err(io(std::io::Error::other("more than 32 folders deep")));
@@ -46,16 +58,36 @@ fn walk(folder: &Path, below: &str, depth: usize, files: &mut Vec<DataFile>) -> 
         }
         let (path, shown) = (entry.path(), format!("{below}{name}"));
         if entry.file_type().map_err(io)?.is_dir() {
-            walk(&path, &format!("{shown}/"), depth + 1, files)?;
+            walk(&path, &format!("{shown}/"), depth + 1, found)?;
         } else if is_data(&name) {
             // Links to files are followed: that is how download caches look.
-            let about = fs::metadata(&path).map_err(|e| CorpusError::io("open", &path, e))?;
-            if about.is_file() {
-                files.push(DataFile { path, shown, bytes: about.len() });
+            match fs::metadata(&path) {
+                Ok(about) if about.is_file() => {
+                    found.files.push(DataFile { path, shown, bytes: about.len() });
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound && path.is_symlink() => found.dangling.push(path),
+                Err(e) => return Err(CorpusError::io("open", &path, e)),
             }
         }
     }
     Ok(())
+}
+
+/// What is no file whose bytes can be read more than once; reading it could also never end.
+fn irregular(kind: fs::FileType) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Some("a pipe");
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return Some("a device");
+        } else if kind.is_socket() {
+            return Some("a socket");
+        }
+    }
+    (!kind.is_file()).then_some("something else")
 }
 
 fn is_data(name: &str) -> bool {
@@ -81,7 +113,7 @@ mod tests {
             fs::write(path, "x").unwrap();
         }
         std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
-        let found: Vec<_> = data_files(folder.path()).unwrap().into_iter().map(|f| f.shown).collect();
+        let found: Vec<_> = data_files(folder.path()).unwrap().files.into_iter().map(|f| f.shown).collect();
         assert_eq!(found, ["a.txt", "a/1.txt", "a/2.csv", "b.jsonl"]);
         assert!(data_files(&folder.path().join("absent")).is_err());
     }

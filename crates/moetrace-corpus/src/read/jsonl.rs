@@ -3,15 +3,15 @@
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::error::Category;
 
 use super::columns::{self, ChosenColumns, Kind, LABEL_BYTES};
+use super::fields::{Names, Pick, Picked, parse};
 use super::json_array::Elements;
 use super::lines::{Line, Lines};
 use super::open::TextFile;
 use super::{BadRow, Content, Row, RowSink, Wanted};
+use crate::error::ColumnNames;
 use crate::{CorpusError, Message, SkipReason};
 
 use moetrace_routing::TokenId;
@@ -65,8 +65,9 @@ struct JsonReader<'a> {
     compressed: bool,
     /// A `.json` file that begins with half an object is one nested object, not lines.
     first_must_be_whole: bool,
+    /// Decided by the first object that has a column to read.
     chosen: Option<ChosenColumns>,
-    /// The column asked for is not in the first object; an error unless a later one has it.
+    /// Why the first object decided nothing; an error unless a later one does.
     absent: Option<CorpusError>,
 }
 
@@ -87,9 +88,9 @@ impl<'a> JsonReader<'a> {
             if record.bytes.is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace)) {
                 continue;
             }
-            let row = match self.picked(&record)? {
+            let row = match self.picked(&record) {
                 Ok(picked) => self.row(record.number, picked),
-                Err(_) if first && self.first_must_be_whole => {
+                Err(why) if first && self.first_must_be_whole && is_part_of_an_object(&why) => {
                     return Err(CorpusError::NestedJson { path: self.path.to_owned() });
                 }
                 Err(why) => Row::bad(record.number, why),
@@ -100,57 +101,51 @@ impl<'a> JsonReader<'a> {
             }
         }
         match self.absent.take() {
-            Some(error) => Err(error),
-            None => Ok(self.chosen.take()),
+            Some(error) if self.chosen.is_none() => Err(error),
+            _ => Ok(self.chosen.take()),
         }
     }
 
-    /// The two fields that matter, or why the record has none; the first object decides on the columns.
-    fn picked(&mut self, record: &Line<'_>) -> Result<Result<Picked, BadRow>, CorpusError> {
-        let Some(bytes) = record.bytes else {
-            return Ok(Err(BadRow::too_long(self.wanted.record_bytes())));
+    /// The two fields that matter, or why the record has none.
+    fn picked(&mut self, record: &Line<'_>) -> Result<Picked, BadRow> {
+        let bytes = record.bytes.ok_or_else(|| BadRow::too_long(self.wanted.record_bytes()))?;
+        let text = std::str::from_utf8(bytes).map_err(BadRow::invalid_utf8)?;
+        let chosen = match self.chosen.take() {
+            Some(chosen) => chosen,
+            None => self.choose(&parse(text, Names)?)?,
         };
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(e) => return Ok(Err(BadRow::invalid_utf8(e))),
-        };
-        if self.chosen.is_none() {
-            match parse(text, Names) {
-                Ok(names) => self.choose(&names)?,
-                Err(why) => return Ok(Err(why)),
-            }
+        let chosen = self.chosen.insert(chosen);
+        let picked = parse(text, Pick(chosen))?;
+        // The label column is that of the first object that has one, which need not be the first of all.
+        if let Some((_, name)) = &picked.label_found {
+            chosen.label = Some(name.clone());
         }
-        Ok(match &self.chosen {
-            Some(chosen) => parse(text, Pick(chosen)),
-            None => Err(BadRow::missing("of a known name")),
+        Ok(picked)
+    }
+
+    /// The columns to read, or that the object has none.
+    fn choose(&mut self, names: &[String]) -> Result<ChosenColumns, BadRow> {
+        columns::choose(self.path, names, self.wanted.column).map_err(|error| {
+            self.absent.get_or_insert(error);
+            let there = ColumnNames(names.to_vec());
+            let name = self.wanted.column.unwrap_or("of a known name");
+            BadRow::new(SkipReason::MissingColumn, format_args!("no column {name}; columns: {there}"))
         })
     }
 
-    fn choose(&mut self, names: &[String]) -> Result<(), CorpusError> {
-        self.chosen =
-            Some(match (columns::choose(self.path, names, self.wanted.column), self.wanted.column) {
-                (Ok(chosen), _) => chosen,
-                (Err(error), Some(asked)) => {
-                    self.absent = Some(error);
-                    let label = columns::label_among(names, asked).map(str::to_owned);
-                    ChosenColumns { text: asked.to_owned(), label }
-                }
-                (Err(error), None) => return Err(error),
-            });
-        Ok(())
-    }
-
-    fn row(&mut self, line: u64, picked: Picked) -> Row<'static> {
+    fn row(&self, line: u64, picked: Picked) -> Row<'static> {
         let column = self.chosen.as_ref().map_or("", |c| c.text.as_str());
         let content = match picked.text {
             None => Err(BadRow::missing(column)),
-            Some(value) => {
-                self.absent = None;
-                content_of(value, column)
-            }
+            Some(value) => content_of(value, column),
         };
         Row { line, content, label: picked.label.as_ref().and_then(label_of).map(Into::into) }
     }
+}
+
+/// Whether a record is what the first line of an object over several lines, or a whole table in one, looks like.
+fn is_part_of_an_object(why: &BadRow) -> bool {
+    matches!(why.reason, SkipReason::BrokenJson | SkipReason::TooLong)
 }
 
 /// What a value means in a column of this name.
@@ -166,15 +161,15 @@ pub(crate) fn content_of(value: Value, column: &str) -> Result<Content<'static>,
         }
         (Kind::Chat, Value::Array(messages)) => {
             let found = || wrong("a list of something else");
-            messages.iter().map(message).collect::<Option<_>>().map(Content::Chat).ok_or_else(found)
+            messages.into_iter().map(message).collect::<Option<_>>().map(Content::Chat).ok_or_else(found)
         }
         (_, other) => Err(wrong(name_of(&other))),
     }
 }
 
-fn message(value: &Value) -> Option<Message> {
-    let field = |name| Some(value.get(name)?.as_str()?.to_owned());
-    Some(Message { role: field("role")?, content: field("content")? })
+fn message(value: Value) -> Option<Message> {
+    let Value::Object(fields) = value else { return None };
+    Message::from_fields(fields)
 }
 
 /// A label is a short string, a number or a boolean.
@@ -195,103 +190,5 @@ fn name_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    }
-}
-
-fn parse<T>(text: &str, seed: impl for<'de> DeserializeSeed<'de, Value = T>) -> Result<T, BadRow> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let parsed = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    parsed.map_err(|e| {
-        let is_no_object = e.classify() == Category::Data;
-        BadRow::new(if is_no_object { SkipReason::WrongType } else { SkipReason::BrokenJson }, e)
-    })
-}
-
-/// The names of an object's fields.
-struct Names;
-
-impl<'de> DeserializeSeed<'de> for Names {
-    type Value = Vec<String>;
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Names {
-    type Value = Vec<String>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut names = Vec::new();
-        while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
-            names.push(name);
-        }
-        Ok(names)
-    }
-}
-
-/// The text and label fields of an object; the others are passed over without being kept.
-struct Pick<'c>(&'c ChosenColumns);
-
-#[derive(Default)]
-struct Picked {
-    text: Option<Value>,
-    label: Option<Value>,
-}
-
-impl<'de> DeserializeSeed<'de> for Pick<'_> {
-    type Value = Picked;
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Picked, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Pick<'_> {
-    type Value = Picked;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Picked, A::Error> {
-        let mut picked = Picked::default();
-        while let Some(field) = map.next_key_seed(FieldOf(self.0))? {
-            match field {
-                Field::Text => picked.text = Some(map.next_value()?),
-                Field::Label => picked.label = Some(map.next_value()?),
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(picked)
-    }
-}
-
-enum Field {
-    Text,
-    Label,
-    Other,
-}
-
-struct FieldOf<'c>(&'c ChosenColumns);
-
-impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
-    type Value = Field;
-    fn deserialize<D: serde::Deserializer<'de>>(self, key: D) -> Result<Field, D::Error> {
-        key.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FieldOf<'_> {
-    type Value = Field;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a field name")
-    }
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
-        if name == self.0.text {
-            Ok(Field::Text)
-        } else if self.0.label.as_deref() == Some(name) {
-            Ok(Field::Label)
-        } else {
-            Ok(Field::Other)
-        }
     }
 }

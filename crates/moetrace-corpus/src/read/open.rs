@@ -105,8 +105,16 @@ impl<'p> TextFile<'p> {
             _ => (Box::new(file), false),
         };
         let mut text = Self { reader, compressed, path };
-        if text.peek()?.starts_with(&[0xEF, 0xBB, 0xBF]) {
-            text.reader.consume(3);
+        match text.peek()? {
+            [0xEF, 0xBB, 0xBF, ..] => text.reader.consume(3),
+            // Such a text is full of zero bytes, which UTF-8 allows: most of it would pass as samples.
+            [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => {
+                return Err(CorpusError::Encoding { path: path.to_owned(), found: "UTF-32" });
+            }
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
+                return Err(CorpusError::Encoding { path: path.to_owned(), found: "UTF-16" });
+            }
+            _ => {}
         }
         Ok(text)
     }

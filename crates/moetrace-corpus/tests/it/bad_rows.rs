@@ -4,7 +4,7 @@ use moetrace_corpus::SkipReason::{self, InvalidUtf8, MissingColumn, TooLong};
 use moetrace_corpus::{CorpusError, CorpusSettings};
 use tempfile::TempDir;
 
-use crate::common::{plan_one, settings, texts, write};
+use crate::common::{gzip, json_lines, plan_one, settings, texts, write};
 
 /// A file with one row of each fault between good ones, and the reasons by line.
 fn faulty() -> (Vec<u8>, Vec<(u64, SkipReason)>) {
@@ -97,8 +97,84 @@ fn an_unclosed_quote_costs_its_rows_no_memory_and_is_reported() {
     let folder = TempDir::new().unwrap();
     let content = format!("text\ngood text\n\"never closed\n{}", "row after row\n".repeat(100_000));
     let plan = plan_one(&write(&folder, "a.csv", content), None, &small()).unwrap();
-    assert_eq!((texts(&plan).len(), plan.skipped.get(SkipReason::TooLong)), (1, 1));
+    assert_eq!((texts(&plan).len(), plan.skipped.get(SkipReason::UnclosedQuote)), (1, 1));
     assert_eq!(plan.examples[0].line, 3);
+}
+
+#[test]
+fn a_quote_that_is_open_at_the_end_of_the_file_is_a_fault_of_the_line_it_stands_in() {
+    let folder = TempDir::new().unwrap();
+    for (name, content) in [
+        ("a.csv", "text,n\ngood text,1\n\"never closed,2\nswallowed row,3\n"),
+        ("a.tsv", "text\tn\ngood text\t1\n\"never closed\t2\nswallowed row\t3"),
+        ("b.csv", "text,n\ngood text,1\nother,\"never closed\nswallowed row,3\"\"\n"),
+        ("c.csv", "text,n\ngood text,1\n\""),
+    ] {
+        let path = write(&folder, name, content);
+        let plan = plan_one(&path, None, &settings()).unwrap();
+        assert_eq!(texts(&plan), ["good text"], "{name}");
+        assert_eq!((plan.rows_seen, plan.skipped.to_string()), (2, "1 unclosed_quote".to_owned()), "{name}");
+        assert_eq!(
+            (plan.examples[0].line, plan.examples[0].reason),
+            (3, SkipReason::UnclosedQuote),
+            "{name}"
+        );
+        assert!(plan.examples[0].detail.contains("still open at the end of the file, line"), "{name}");
+        let error = plan_one(&path, None, &CorpusSettings { strict: true, ..settings() }).unwrap_err();
+        assert!(matches!(error, CorpusError::Row { line: 3, .. }), "{name}: {error}");
+    }
+    for (name, content) in [
+        ("whole.csv", "text\n\"closed at the end\""),
+        ("inner.csv", "text\nan inner \"quote"),
+        ("feed.csv", "text\n\"closed at the end\"\r\n\n"),
+        ("doubled.csv", "text\n\"doubled\"\"\""),
+    ] {
+        let plan = plan_one(&write(&folder, name, content), None, &settings()).unwrap();
+        assert_eq!((texts(&plan).len(), plan.skipped.total()), (1, 0), "{name}");
+    }
+}
+
+#[test]
+fn rows_before_the_first_with_a_known_column_are_counted_and_cost_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    for (name, first) in [("a.jsonl", "{\"id\": 1}"), ("b.jsonl", "{}"), ("c.json", "{\"id\": 1}")] {
+        let path = write(&folder, name, format!("{first}\n{}", json_lines(["first text", "second text"])));
+        let plan = plan_one(&path, None, &settings()).unwrap();
+        assert_eq!(texts(&plan), ["first text", "second text"], "{name}");
+        assert_eq!(plan.skipped.to_string(), "1 missing_column", "{name}");
+        let shown = plan.examples[0].to_string();
+        assert!(
+            shown.starts_with(&format!("{name}:1: missing_column: no column of a known name")),
+            "{shown}"
+        );
+    }
+    let array = write(&folder, "d.json", "[{\"id\": 1}, {\"body\": \"some text\"}]");
+    assert_eq!(plan_one(&array, None, &settings()).unwrap().skipped.to_string(), "1 missing_column");
+    // Asked for in another case, the column is found in the row that has it.
+    let late = write(&folder, "late.jsonl", "{\"n\": 1}\n{\"Body\": \"some text\"}\n");
+    assert_eq!(plan_one(&late, Some("body"), &settings()).unwrap().column, "Body");
+}
+
+#[test]
+fn texts_that_are_not_utf8_by_their_first_bytes_are_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let text = "text\nfirst text\nsecond text\n";
+    let utf16 = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        std::iter::once(0xFEFF).chain(text.encode_utf16()).flat_map(order).collect()
+    };
+    let utf32: Vec<u8> =
+        std::iter::once('\u{feff}').chain(text.chars()).flat_map(|c| (c as u32).to_le_bytes()).collect();
+    for name in ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.json", "a.txt.gz"] {
+        for (bytes, found) in [
+            (utf16(u16::to_le_bytes), "UTF-16"),
+            (utf16(u16::to_be_bytes), "UTF-16"),
+            (utf32.clone(), "UTF-32"),
+        ] {
+            let bytes = if name == "a.txt.gz" { gzip(&bytes) } else { bytes };
+            let error = plan_one(&write(&folder, name, bytes), None, &settings()).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("{name} is {found}, expected UTF-8")), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -141,4 +217,7 @@ fn a_data_set_without_a_usable_text_is_an_error_with_the_counts() {
     let error = plan_one(&path, None, &settings()).unwrap_err();
     let message = "data set data: none of its 3 rows can be used; left out: 2 too_short, 1 broken_json";
     assert_eq!(error.to_string(), message);
+    let CorpusError::NothingUsable { examples, .. } = error else { panic!("{error}") };
+    let found: Vec<_> = examples.iter().map(|row| (row.file.as_str(), row.line, row.reason)).collect();
+    assert_eq!(found, [("a.jsonl", 3, SkipReason::BrokenJson)]);
 }

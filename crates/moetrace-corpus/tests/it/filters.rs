@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use moetrace_corpus::{CorpusError, CorpusSettings, SkipReason, plan};
+use moetrace_routing::TokenId;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -114,6 +115,51 @@ fn texts_without_a_tokenizer_are_an_error() {
     let path = write(&folder, "a.jsonl", json_lines(["some text"]));
     let error = plan(&[source("d", &path, None)], None, &settings(), &mut |_| {}).unwrap_err();
     assert!(matches!(error, CorpusError::NoTokenizer { .. }), "{error}");
+    assert!(error.to_string().contains("column \"text\" holds text, which needs a tokenizer"), "{error}");
+    let path = write(&folder, "b.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]}");
+    let error = plan(&[source("d", &path, None)], None, &settings(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("column \"messages\" holds conversations"), "{error}");
+}
+
+#[test]
+fn token_ids_that_the_model_has_not_are_faulty_rows() {
+    let folder = TempDir::new().unwrap();
+    let ids = write(&folder, "ids.jsonl", "{\"input_ids\": [5, 99]}\n{\"input_ids\": [5, 100, 7]}\n");
+    let small = CorpusSettings { vocabulary: Some(100), ..settings() };
+    let dataset = plan_one(&ids, None, &small).unwrap();
+    assert_eq!((dataset.samples.len(), dataset.skipped.to_string()), (1, "1 out_of_vocabulary".to_owned()));
+    let shown = dataset.examples[0].to_string();
+    assert_eq!(shown, "ids.jsonl:2: out_of_vocabulary: token id 100, expected one of the model's 100");
+    let strict = CorpusSettings { strict: true, ..small.clone() };
+    assert!(matches!(plan_one(&ids, None, &strict), Err(CorpusError::Row { line: 2, .. })));
+    // The tokenizer of the tests makes ids up to 256, the one before every text.
+    let path = write(&folder, "a.jsonl", json_lines(["some text", "other text"]));
+    let error = plan_one(&path, None, &CorpusSettings { vocabulary: Some(256), ..settings() }).unwrap_err();
+    assert!(matches!(error, CorpusError::NothingUsable { .. }), "{error}");
+    let whole = plan_one(&path, None, &CorpusSettings { vocabulary: Some(257), ..settings() }).unwrap();
+    assert_eq!((whole.samples.len(), whole.skipped.total()), (2, 0));
+}
+
+#[test]
+fn the_models_own_bos_token_counts_in_token_ids_where_no_tokenizer_has_one() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.jsonl", "{\"input_ids\": [1, 5]}\n{\"input_ids\": [256, 5]}\n");
+    let texts = write(&folder, "b.jsonl", json_lines(["\u{1}some text"]));
+    let plain = open_tokenizer(&byte_tokenizer(), None).unwrap();
+    let with_bos = crate::common::tokenizer();
+    let settings = CorpusSettings { bos: Some(TokenId(1)), ..settings() };
+    for (tokenizer, expected) in
+        [(None, [true, false]), (Some(&plain), [true, false]), (Some(&with_bos), [false, true])]
+    {
+        let found = plan(&[source("ids", &path, None)], tokenizer, &settings, &mut |_| {}).unwrap();
+        let mut samples: Vec<_> =
+            found.datasets[0].samples.iter().map(|s| (s.id.0, s.begins_with_bos)).collect();
+        samples.sort_unstable();
+        assert_eq!(samples, [(0, expected[0]), (1, expected[1])]);
+    }
+    // The tokenizer made this text's ids, and says that it has no such token.
+    let found = plan(&[source("t", &texts, None)], Some(&plain), &settings, &mut |_| {}).unwrap();
+    assert!(!found.datasets[0].samples[0].begins_with_bos);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
-use moetrace_corpus::CorpusError;
+use moetrace_corpus::{CorpusError, CorpusSettings};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -72,20 +72,44 @@ fn a_file_cut_at_any_length_is_an_error() {
     let folder = TempDir::new().unwrap();
     for (name, bytes) in all() {
         for length in (0..bytes.len()).step_by(7) {
-            let found = survives(&write(&folder, name, &bytes[..length]));
+            let found = plan_one(&write(&folder, name, &bytes[..length]), None, &strict());
             assert!(found.is_err(), "{name} cut at {length}");
         }
     }
 }
 
+fn strict() -> CorpusSettings {
+    CorpusSettings { strict: true, ..settings() }
+}
+
 #[test]
-fn a_stream_that_ends_between_two_batches_is_damaged() {
+fn a_stream_without_the_mark_that_ends_it_is_noted_and_refused_where_no_fault_is_allowed() {
     let folder = TempDir::new().unwrap();
     for compressed in [false, true] {
         let bytes = arrow(true, compressed);
-        let error = survives(&write(&folder, "a.arrows", &bytes[..bytes.len() - 8])).unwrap_err();
-        assert!(error.to_string().contains("end without the mark"), "{error}");
+        let path = write(&folder, "a.arrows", &bytes[..bytes.len() - 8]);
+        let plan = plan_one(&path, None, &settings()).unwrap();
+        assert_eq!(texts(&plan).len(), 40);
+        assert!(plan.notes[0].starts_with("a.arrows: it ends without the mark"), "{:?}", plan.notes);
+        let error = plan_one(&path, None, &strict()).unwrap_err();
+        assert!(error.to_string().contains("ends without the mark"), "{error}");
+        let whole = plan_one(&write(&folder, "b.arrows", &bytes), None, &strict()).unwrap();
+        assert!(whole.notes.is_empty());
     }
+}
+
+#[test]
+fn a_feather_file_of_the_first_version_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.feather", b"FEA1\0\0\0\0\0\0\0\0FEA1");
+    let error = plan_one(&path, None, &settings()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a.feather is a Feather file of version 1, expected version 2, which is Arrow IPC"),
+        "{error}"
+    );
+    assert!(plan_one(&write(&folder, "b.feather", b"FE"), None, &settings()).is_err());
 }
 
 proptest! {

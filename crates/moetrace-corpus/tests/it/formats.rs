@@ -197,6 +197,54 @@ fn empty_unknown_and_absent_files_have_their_own_errors() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_is_no_file_is_refused_and_never_waited_for() {
+    let error = plan_one(std::path::Path::new("/dev/zero"), None, &settings()).unwrap_err();
+    assert!(error.to_string().contains("/dev/zero is a device, expected a file"), "{error}");
+    let folder = TempDir::new().unwrap();
+    let pipe = folder.path().join("pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = plan_one(&pipe, None, &settings()).unwrap_err();
+    assert!(error.to_string().contains("pipe.jsonl is a pipe, expected a file"), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_that_leads_nowhere_is_noted_and_refused_where_no_fault_is_allowed() {
+    let folder = TempDir::new().unwrap();
+    write(&folder, "a.jsonl", json_lines(["some text"]));
+    std::os::unix::fs::symlink("nowhere", folder.path().join("b.jsonl")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("b.py")).unwrap();
+    let plan = plan_one(folder.path(), None, &settings()).unwrap();
+    assert_eq!((texts(&plan).len(), plan.notes.len()), (1, 1));
+    assert!(
+        plan.notes[0].ends_with("b.jsonl is a link that leads nowhere and was passed over"),
+        "{:?}",
+        plan.notes
+    );
+    let strict = moetrace_corpus::CorpusSettings { strict: true, ..settings() };
+    let error = plan_one(folder.path(), None, &strict).unwrap_err();
+    assert!(matches!(&error, CorpusError::Io { path, .. } if path.ends_with("b.jsonl")), "{error}");
+}
+
+#[test]
+fn the_label_column_is_that_of_the_first_object_that_has_one() {
+    let folder = TempDir::new().unwrap();
+    let lines = "{\"text\": \"first text\"}\n{\"topic\": \"t\", \"Label\": \"a\", \"text\": \"second text\"}\n\
+                 {\"text\": \"third text\", \"Label\": 7, \"label\": \"no\"}\n{\"text\": \"fourth text\", \"topic\": \"t\"}\n";
+    let plan = plan_one(&write(&folder, "a.jsonl", lines), None, &settings()).unwrap();
+    assert_eq!(labels(&plan), [None, Some("a".to_owned()), Some("7".to_owned()), None]);
+    assert_eq!(plan.label_column.as_deref(), Some("Label"));
+    let asked = write(
+        &folder,
+        "b.jsonl",
+        "{\"topic\": \"first text\"}\n{\"topic\": \"second text\", \"class\": 1}\n",
+    );
+    let plan = plan_one(&asked, Some("topic"), &settings()).unwrap();
+    assert_eq!((texts(&plan).len(), labels(&plan)), (2, vec![None, Some("1".to_owned())]));
+}
+
+#[test]
 fn a_truncated_compressed_file_is_damaged_and_not_shorter() {
     let folder = TempDir::new().unwrap();
     let content = json_lines((0..500).map(|i| format!("text number {i}")));

@@ -136,7 +136,8 @@ fn specialisation(totals: &Totals<'_>, ordinal: usize, null: &PermutationNull) -
     }
 }
 
-fn spread(values: impl Iterator<Item = f64>) -> Spread {
+/// Mean, least and highest of some layers' numbers; 0 of none.
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Spread {
     let values: Vec<f64> = values.collect();
     Spread {
         mean: values.iter().sum::<f64>() / values.len().max(1) as f64,

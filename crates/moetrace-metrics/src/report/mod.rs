@@ -4,7 +4,7 @@ mod build;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use build::{Totals, build};
+pub(crate) use build::{Totals, build, spread};
 
 /// All metrics of a run or of a part of it. Entropies are in bits. Ratios of nothing to nothing are 0: look at
 /// `tokens` first.

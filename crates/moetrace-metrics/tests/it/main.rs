@@ -6,6 +6,7 @@ mod bos;
 mod contract;
 mod counts;
 mod esft_files;
+mod fidelity;
 mod merging;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;

@@ -2,8 +2,8 @@
 
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
 use moetrace_routing::{
-    ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError,
-    Span, TokenBatch, TokenId,
+    ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
+    SinkError, Span, TokenBatch, TokenId,
 };
 use proptest::prelude::*;
 
@@ -36,12 +36,8 @@ pub(crate) fn geometry(experts: usize, chosen: usize, layers: u16) -> RoutingGeo
     RoutingGeometry::new(experts, chosen, 4, (1..=layers).map(LayerIndex).collect()).unwrap()
 }
 
-/// Plays `texts` as one pass.
-pub(crate) fn play(
-    geometry: &RoutingGeometry,
-    texts: &[&Text],
-    sink: &mut dyn RoutingSink,
-) -> Result<(), SinkError> {
+/// The tokens of `texts` as one pass.
+pub(crate) fn batch(texts: &[&Text]) -> TokenBatch {
     let mut spans = Vec::new();
     let mut start = 0;
     for text in texts {
@@ -55,21 +51,56 @@ pub(crate) fn play(
         });
         start += text.len();
     }
-    sink.begin(&TokenBatch::new(vec![TokenId(0); start], vec![0; start], spans).unwrap())?;
-    for ordinal in geometry.ordinals() {
+    TokenBatch::new(vec![TokenId(0); start], vec![0; start], spans).unwrap()
+}
+
+/// One layer of a pass.
+pub(crate) struct Layer {
+    ordinal: MoeOrdinal,
+    rows: usize,
+    experts: Vec<ExpertId>,
+    weights: Vec<f32>,
+    margins: Vec<f32>,
+    gate_entropy: Vec<f32>,
+}
+
+impl Layer {
+    pub(crate) fn new(texts: &[&Text], ordinal: MoeOrdinal) -> Self {
         let choices = || texts.iter().flat_map(|text| &text.choices[ordinal.index()]);
-        let experts: Vec<ExpertId> = choices().flat_map(|c| &c.experts).map(|&id| ExpertId(id)).collect();
-        let weights: Vec<f32> = choices().flat_map(|c| c.weights.clone()).collect();
-        let margins: Vec<f32> = choices().map(|c| c.margin).collect();
-        let gate_entropy: Vec<f32> = choices().map(|c| c.gate_entropy).collect();
-        let planes = RoutingPlanes {
-            experts: &experts,
-            weights: &weights,
-            margins: &margins,
-            gate_entropy: &gate_entropy,
+        Self {
+            ordinal,
+            rows: choices().count(),
+            experts: choices().flat_map(|c| &c.experts).map(|&id| ExpertId(id)).collect(),
+            weights: choices().flat_map(|c| c.weights.clone()).collect(),
+            margins: choices().map(|c| c.margin).collect(),
+            gate_entropy: choices().map(|c| c.gate_entropy).collect(),
+        }
+    }
+
+    pub(crate) fn planes(&self) -> RoutingPlanes<'_> {
+        RoutingPlanes {
+            experts: &self.experts,
+            weights: &self.weights,
+            margins: &self.margins,
+            gate_entropy: &self.gate_entropy,
             ..RoutingPlanes::default()
-        };
-        sink.record(&RoutingView::new(geometry, ordinal, start, planes).unwrap())?;
+        }
+    }
+
+    pub(crate) fn view(&self, geometry: &RoutingGeometry) -> RoutingView<'_> {
+        RoutingView::new(geometry, self.ordinal, self.rows, self.planes()).unwrap()
+    }
+}
+
+/// Plays `texts` as one pass.
+pub(crate) fn play(
+    geometry: &RoutingGeometry,
+    texts: &[&Text],
+    sink: &mut dyn RoutingSink,
+) -> Result<(), SinkError> {
+    sink.begin(&batch(texts))?;
+    for ordinal in geometry.ordinals() {
+        sink.record(&Layer::new(texts, ordinal).view(geometry))?;
     }
     sink.end()
 }
@@ -94,7 +125,7 @@ pub(crate) fn constant_text(dataset: &str, id: u32, len: usize, layers: usize, e
     Text { dataset: dataset.to_owned(), id, bos: false, choices: vec![vec![choice; len]; layers] }
 }
 
-fn any_choice(experts: usize, chosen: usize) -> impl Strategy<Value = Choice> {
+pub(crate) fn any_choice(experts: usize, chosen: usize) -> impl Strategy<Value = Choice> {
     let ids: Vec<u16> = (0..experts as u16).collect();
     (
         proptest::sample::subsequence(ids, chosen).prop_shuffle(),

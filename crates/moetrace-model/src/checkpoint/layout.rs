@@ -4,10 +4,32 @@ use std::collections::HashSet;
 
 use super::Checkpoint;
 use crate::family::{FamilyRules, QkNorm, SharedExperts};
-use crate::{ModelConfig, ModelError};
+use crate::{Family, ModelConfig, ModelError, Quantisation};
 
-/// Hears a tensor's name and shape.
-pub(crate) type Visit<'a> = &'a mut dyn FnMut(String, &[usize]) -> Result<(), ModelError>;
+/// What a tensor does in the model; decides whether NF4 touches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TensorRole {
+    /// Token embeddings `[V, D]`.
+    Embedding,
+    /// The language-model head `[V, D]`.
+    Head,
+    /// The weight of an RMSNorm.
+    Norm,
+    /// A bias.
+    Bias,
+    /// A projection of attention, of a dense block, of a shared or of a routed expert `[out, in]`.
+    Projection,
+    /// The same of all routed experts of a layer `[E, out, in]`.
+    FusedExperts,
+    /// A router `[E, D]`.
+    Router,
+    /// The gate of a shared expert `[1, D]`.
+    SharedGate,
+}
+
+/// Hears a tensor's name, shape and role.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(String, &[usize], TensorRole) -> Result<(), ModelError>;
 
 /// How one layer's experts are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +38,22 @@ pub(crate) struct ExpertLayout {
     pub(crate) block: &'static str,
     /// `experts.gate_up_proj` `[E, 2F, D]` and `experts.down_proj` `[E, D, F]` instead of E times three.
     pub(crate) fused: bool,
+}
+
+impl TensorRole {
+    /// Whether [`Precision::Nf4`](crate::Precision::Nf4) quantises tensors of this role.
+    ///
+    /// Embeddings, norms, biases and the head stay as they are. So do routers and shared gates, unless
+    /// `quantisation` asks for bitsandbytes' behaviour, which quantises every linear module but the head; a
+    /// `DeepSeek` v1 router is no linear module.
+    pub fn is_quantised(self, family: Family, quantisation: Quantisation) -> bool {
+        match self {
+            Self::Embedding | Self::Head | Self::Norm | Self::Bias => false,
+            Self::Projection | Self::FusedExperts => true,
+            Self::Router => quantisation.router && family.rules().router_is_linear,
+            Self::SharedGate => quantisation.router,
+        }
+    }
 }
 
 impl ExpertLayout {
@@ -70,57 +108,60 @@ pub(crate) fn for_each_expected(
     visit: Visit<'_>,
 ) -> Result<(), ModelError> {
     let (d, vocab) = (config.hidden(), config.vocab());
-    visit("model.embed_tokens.weight".to_owned(), &[vocab, d])?;
+    visit("model.embed_tokens.weight".to_owned(), &[vocab, d], TensorRole::Embedding)?;
     for layer in 0..config.layers() {
         let names = LayerNames { layer, layout: layout_of(layer) };
-        visit(names.of("input_layernorm.weight"), &[d])?;
+        visit(names.of("input_layernorm.weight"), &[d], TensorRole::Norm)?;
         attention(config, names, visit)?;
-        visit(names.of("post_attention_layernorm.weight"), &[d])?;
+        visit(names.of("post_attention_layernorm.weight"), &[d], TensorRole::Norm)?;
         if config.is_moe(layer) {
             experts(config, names, visit)?;
         } else {
             swiglu(&names.of("mlp"), d, config.dense_width(), visit)?;
         }
     }
-    visit("model.norm.weight".to_owned(), &[d])?;
-    if config.has_tied_head() { Ok(()) } else { visit("lm_head.weight".to_owned(), &[vocab, d]) }
+    visit("model.norm.weight".to_owned(), &[d], TensorRole::Norm)?;
+    if config.has_tied_head() {
+        return Ok(());
+    }
+    visit("lm_head.weight".to_owned(), &[vocab, d], TensorRole::Head)
 }
 
 fn attention(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<(), ModelError> {
     let d = config.hidden();
     let (queries, keys) = (config.heads() * config.head_width(), config.kv_heads() * config.head_width());
     for (projection, width) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-        visit(names.of(&format!("self_attn.{projection}.weight")), &[width, d])?;
+        visit(names.of(&format!("self_attn.{projection}.weight")), &[width, d], TensorRole::Projection)?;
         if config.has_qkv_bias() {
-            visit(names.of(&format!("self_attn.{projection}.bias")), &[width])?;
+            visit(names.of(&format!("self_attn.{projection}.bias")), &[width], TensorRole::Bias)?;
         }
     }
-    visit(names.of("self_attn.o_proj.weight"), &[d, queries])?;
+    visit(names.of("self_attn.o_proj.weight"), &[d, queries], TensorRole::Projection)?;
     if config.has_output_bias() {
-        visit(names.of("self_attn.o_proj.bias"), &[d])?;
+        visit(names.of("self_attn.o_proj.bias"), &[d], TensorRole::Bias)?;
     }
     let (query_norm, key_norm) = match config.family().rules().qk_norm {
         QkNorm::None => return Ok(()),
         QkNorm::FullWidth => (queries, keys),
         QkNorm::PerHead => (config.head_width(), config.head_width()),
     };
-    visit(names.of("self_attn.q_norm.weight"), &[query_norm])?;
-    visit(names.of("self_attn.k_norm.weight"), &[key_norm])
+    visit(names.of("self_attn.q_norm.weight"), &[query_norm], TensorRole::Norm)?;
+    visit(names.of("self_attn.k_norm.weight"), &[key_norm], TensorRole::Norm)
 }
 
 fn experts(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<(), ModelError> {
     let rules = config.family().rules();
     let (d, e, f) = (config.hidden(), config.experts(), config.expert_width());
-    visit(names.moe("gate.weight"), &[e, d])?;
+    visit(names.moe("gate.weight"), &[e, d], TensorRole::Router)?;
     if names.layout.fused {
-        visit(names.moe("experts.gate_up_proj"), &[e, 2 * f, d])?;
-        visit(names.moe("experts.down_proj"), &[e, d, f])?;
+        visit(names.moe("experts.gate_up_proj"), &[e, 2 * f, d], TensorRole::FusedExperts)?;
+        visit(names.moe("experts.down_proj"), &[e, d, f], TensorRole::FusedExperts)?;
     } else {
         let [gate, up, down] = rules.expert_projections;
         for expert in 0..e {
-            visit(names.expert(expert, gate), &[f, d])?;
-            visit(names.expert(expert, up), &[f, d])?;
-            visit(names.expert(expert, down), &[d, f])?;
+            visit(names.expert(expert, gate), &[f, d], TensorRole::Projection)?;
+            visit(names.expert(expert, up), &[f, d], TensorRole::Projection)?;
+            visit(names.expert(expert, down), &[d, f], TensorRole::Projection)?;
         }
     }
     match rules.shared {
@@ -130,15 +171,15 @@ fn experts(config: &ModelConfig, names: LayerNames, visit: Visit<'_>) -> Result<
         SharedExperts::None | SharedExperts::Added => Ok(()),
         SharedExperts::Gated => {
             swiglu(&names.moe("shared_expert"), d, config.shared_width(), visit)?;
-            visit(names.moe("shared_expert_gate.weight"), &[1, d])
+            visit(names.moe("shared_expert_gate.weight"), &[1, d], TensorRole::SharedGate)
         }
     }
 }
 
 fn swiglu(module: &str, d: usize, width: usize, visit: Visit<'_>) -> Result<(), ModelError> {
-    visit(format!("{module}.gate_proj.weight"), &[width, d])?;
-    visit(format!("{module}.up_proj.weight"), &[width, d])?;
-    visit(format!("{module}.down_proj.weight"), &[d, width])
+    visit(format!("{module}.gate_proj.weight"), &[width, d], TensorRole::Projection)?;
+    visit(format!("{module}.up_proj.weight"), &[width, d], TensorRole::Projection)?;
+    visit(format!("{module}.down_proj.weight"), &[d, width], TensorRole::Projection)
 }
 
 /// Compares the checkpoint with its configuration: every expected tensor is there with its shape, and no
@@ -146,7 +187,7 @@ fn swiglu(module: &str, d: usize, width: usize, visit: Visit<'_>) -> Result<(), 
 pub(crate) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<Vec<ExpertLayout>, ModelError> {
     let layouts = expert_layouts(config, checkpoint);
     let mut seen = HashSet::new();
-    for_each_expected(config, |layer| layouts[layer], &mut |tensor, expected| {
+    for_each_expected(config, |layer| layouts[layer], &mut |tensor, expected, _| {
         let Some(entry) = checkpoint.tensor(&tensor) else {
             let (file, expected) = (checkpoint.dir().display().to_string(), expected.to_vec());
             return Err(ModelError::MissingTensor { file, tensor, expected });

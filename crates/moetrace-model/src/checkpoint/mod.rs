@@ -1,18 +1,25 @@
 //! The checkpoint store: checked names to bytes in files. It knows nothing of devices or of layers' places.
 
+mod entry;
 mod files;
+mod four_bit;
 mod layout;
 mod shard;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use safetensors::Dtype;
+use moetrace_nf4::{Nf4Tensor, Scales};
 
+use self::four_bit::{Listed, Listing};
 use self::shard::Shard;
 use crate::ModelError;
 
+pub use self::entry::{StorageType, TensorEntry};
+pub use self::layout::TensorRole;
 pub(crate) use self::layout::{ExpertLayout, LayerNames, check, for_each_expected};
+pub(crate) use self::shard::tensor_names;
 
 /// How the files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,61 +35,22 @@ impl Default for CheckpointSettings {
     }
 }
 
-/// How a tensor's elements are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StorageType {
-    /// 4 bytes an element.
-    F32,
-    /// 2 bytes an element.
-    F16,
-    /// 2 bytes an element.
-    Bf16,
-}
-
-impl StorageType {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-
-    fn from_dtype(dtype: Dtype) -> Option<Self> {
-        match dtype {
-            Dtype::F32 => Some(Self::F32),
-            Dtype::F16 => Some(Self::F16),
-            Dtype::BF16 => Some(Self::Bf16),
-            _ => None,
-        }
-    }
-}
-
-/// Where a tensor lies and what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorEntry<'a> {
-    /// Its name in the checkpoint.
-    pub name: &'a str,
-    /// The file that holds it.
-    pub file: &'a Path,
-    /// Position of its first byte in that file.
-    pub offset: u64,
-    /// Its length in bytes.
-    pub bytes: usize,
-    /// How its elements are stored.
-    pub storage: StorageType,
-    /// Its dimensions, outermost first.
-    pub shape: &'a [usize],
+/// Bytes of one file.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    shard: usize,
+    offset: u64,
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Place {
-    shard: usize,
-    offset: u64,
-    bytes: usize,
+    /// The elements; under NF4 the codes.
+    slot: Slot,
     storage: StorageType,
     shape: Vec<usize>,
+    /// What else belongs to a quantised tensor.
+    parts: Option<Box<four_bit::Parts>>,
 }
 
 /// The tensors of one checkpoint folder, ready to be read.
@@ -90,6 +58,8 @@ pub struct Checkpoint {
     dir: PathBuf,
     shards: Vec<Shard>,
     places: BTreeMap<String, Place>,
+    /// The map of the first doubly quantised tensor that was read; the others share it.
+    map: OnceLock<Arc<[f32; 256]>>,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -99,58 +69,33 @@ impl std::fmt::Debug for Checkpoint {
             .field("dir", &self.dir)
             .field("files", &files)
             .field("tensors", &tensors)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 impl Checkpoint {
     /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks every
-    /// header against its file's size. Reads no tensor.
+    /// header against its file's size. Of the tensors it reads only the states of 4-bit ones.
     ///
     /// # Errors
     /// A [`ModelError`] that names the file: missing, a pickle, outside the folder, truncated, a header that
-    /// overlaps or leaves holes, a tensor in two files or of a type that is not dense floating point.
+    /// overlaps or leaves holes, a tensor in two files or of a type that is neither dense floating point nor
+    /// NF4, a 4-bit tensor whose parts are missing or not as long as its state says.
     pub fn open(dir: &Path, settings: &CheckpointSettings) -> Result<Self, ModelError> {
         let list = files::find(dir)?;
-        let mut store = Self { dir: dir.to_owned(), shards: Vec::new(), places: BTreeMap::new() };
+        let (mut shards, mut listing) = (Vec::new(), Listing::new());
         for name in &list.names {
-            store.add_shard(&dir.join(name), settings.mmap)?;
+            add_shard(&dir.join(name), settings.mmap, &mut shards, &mut listing)?;
         }
         for (tensor, shard) in &list.claims {
-            let held = store.places.get(tensor).map(|place| store.shards[place.shard].path());
+            let held = listing.get(tensor).map(|listed| shards[listed.slot.shard].path());
             if held != Some(dir.join(shard).as_path()) {
                 let file = list.index.as_deref().unwrap_or(dir).display().to_string();
                 return Err(ModelError::IndexMismatch { file, tensor: tensor.clone(), shard: shard.clone() });
             }
         }
-        Ok(store)
-    }
-
-    fn add_shard(&mut self, path: &Path, mmap: bool) -> Result<(), ModelError> {
-        let (shard, metadata) = Shard::open(path, mmap)?;
-        let file = || path.display().to_string();
-        for (tensor, info) in metadata.tensors() {
-            let storage = StorageType::from_dtype(info.dtype).ok_or_else(|| ModelError::StorageType {
-                file: file(),
-                tensor: tensor.clone(),
-                found: format!("{:?}", info.dtype),
-            })?;
-            let (start, end) = info.data_offsets;
-            let place = Place {
-                shard: self.shards.len(),
-                offset: shard.data_start() + start as u64,
-                bytes: end - start,
-                storage,
-                shape: info.shape.clone(),
-            };
-            if let Some(other) = self.places.get(&tensor) {
-                let other = self.shards[other.shard].path().display().to_string();
-                return Err(ModelError::Duplicate { file: file(), tensor, other });
-            }
-            self.places.insert(tensor, place);
-        }
-        self.shards.push(shard);
-        Ok(())
+        let places = four_bit::gather(listing, &shards)?;
+        Ok(Self { dir: dir.to_owned(), shards, places, map: OnceLock::new() })
     }
 
     /// The folder.
@@ -184,27 +129,54 @@ impl Checkpoint {
     }
 
     fn entry<'a>(&'a self, name: &'a str, place: &'a Place) -> TensorEntry<'a> {
+        let parts = place.parts.as_deref();
         TensorEntry {
             name,
-            file: self.shards[place.shard].path(),
-            offset: place.offset,
-            bytes: place.bytes,
+            file: self.shards[place.slot.shard].path(),
+            offset: place.slot.offset,
+            bytes: parts.map_or(place.slot.bytes, |parts| parts.bytes(place.slot)),
             storage: place.storage,
             shape: &place.shape,
+            quantised: parts.map(|parts| &parts.state),
         }
     }
 
-    /// Reads a whole tensor as it is stored; `buffer` has its length in bytes.
+    /// Whether any tensor is stored in 4 bits.
+    pub fn is_four_bit(&self) -> bool {
+        self.places.values().any(|place| place.storage == StorageType::Nf4)
+    }
+
+    /// Reads a tensor that is stored in 4 bits: codes, scales and maps as they are in the file.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownTensor`], [`ModelError::NotFourBit`], [`ModelError::Io`], or [`ModelError::Nf4`]
+    /// where a scale or a value of a map is not a finite number.
+    pub fn read_nf4(&self, name: &str) -> Result<Nf4Tensor, ModelError> {
+        let place = self.place(name)?;
+        let Some(parts) = &place.parts else {
+            let file = self.shards[place.slot.shard].path().display().to_string();
+            return Err(ModelError::NotFourBit { file, tensor: name.to_owned() });
+        };
+        let mut tensor = four_bit::read(name, place.slot, parts, &self.shards)?;
+        if let Scales::Double { map, .. } = tensor.scales() {
+            let shared = Arc::clone(self.map.get_or_init(|| Arc::clone(map)));
+            tensor.share_map(&shared);
+        }
+        Ok(tensor)
+    }
+
+    /// Reads a whole tensor as it is stored; `buffer` has its length in bytes (under NF4 that of its codes).
     ///
     /// # Errors
     /// [`ModelError::UnknownTensor`], [`ModelError::BufferLength`] or [`ModelError::Io`].
     pub fn read_into(&self, name: &str, buffer: &mut [u8]) -> Result<(), ModelError> {
         let place = self.place(name)?;
-        if buffer.len() != place.bytes {
-            let (found, expected) = (buffer.len(), place.bytes);
+        let Slot { shard, offset, bytes } = place.slot;
+        if buffer.len() != bytes {
+            let (found, expected) = (buffer.len(), bytes);
             return Err(ModelError::BufferLength { tensor: name.to_owned(), found, expected });
         }
-        self.shards[place.shard].read_into(place.offset, buffer)
+        self.shards[shard].read_into(offset, buffer)
     }
 
     /// Reads `buffer.len()` bytes of a tensor from its byte `start` on, as one expert of a fused tensor.
@@ -212,13 +184,12 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError::UnknownTensor`], [`ModelError::TensorRange`] or [`ModelError::Io`].
     pub fn read_part_into(&self, name: &str, start: usize, buffer: &mut [u8]) -> Result<(), ModelError> {
-        let place = self.place(name)?;
+        let Slot { shard, offset, bytes } = self.place(name)?.slot;
         let end = start.saturating_add(buffer.len());
-        if end > place.bytes {
-            let (tensor, bytes) = (name.to_owned(), place.bytes);
-            return Err(ModelError::TensorRange { tensor, start, end, bytes });
+        if end > bytes {
+            return Err(ModelError::TensorRange { tensor: name.to_owned(), start, end, bytes });
         }
-        self.shards[place.shard].read_into(place.offset + start as u64, buffer)
+        self.shards[shard].read_into(offset + start as u64, buffer)
     }
 
     fn place(&self, name: &str) -> Result<&Place, ModelError> {
@@ -226,4 +197,26 @@ impl Checkpoint {
             .get(name)
             .ok_or_else(|| ModelError::UnknownTensor { dir: self.dir.clone(), tensor: name.to_owned() })
     }
+}
+
+fn add_shard(
+    path: &Path,
+    mmap: bool,
+    shards: &mut Vec<Shard>,
+    listing: &mut Listing,
+) -> Result<(), ModelError> {
+    let (shard, metadata) = Shard::open(path, mmap)?;
+    for (tensor, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let (number, offset) = (shards.len(), shard.data_start() + start as u64);
+        let slot = Slot { shard: number, offset, bytes: end - start };
+        if let Some(other) = listing.get(&tensor) {
+            // A header cannot list a name twice, so the other is in an earlier file.
+            let other = shards[other.slot.shard].path().display().to_string();
+            return Err(ModelError::Duplicate { file: path.display().to_string(), tensor, other });
+        }
+        listing.insert(tensor, Listed { slot, dtype: info.dtype, shape: info.shape.clone() });
+    }
+    shards.push(shard);
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! One safetensors file: its header checked against its size before a byte of a tensor is touched.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -55,8 +56,11 @@ impl Shard {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|source| ModelError::Header { file: name(), source })?;
         let expected = data_start.saturating_add(metadata.data_len() as u64);
-        if len != expected {
+        if len < expected {
             return Err(ModelError::Truncated { file: name(), found: len, expected });
+        }
+        if len > expected {
+            return Err(ModelError::Overlong { file: name(), found: len, expected });
         }
         let data = if mmap { Data::Mapped(map(&file).map_err(io)?) } else { Data::Read(Mutex::new(file)) };
         Ok((Self { path: path.to_owned(), data, data_start, len }, metadata))
@@ -92,6 +96,15 @@ impl Shard {
         };
         result.map_err(|source| ModelError::Io { path: self.path.clone(), source })
     }
+}
+
+/// The names that a complete safetensors file lists.
+///
+/// # Errors
+/// What opening any file of a checkpoint refuses.
+pub(crate) fn tensor_names(path: &Path) -> Result<BTreeSet<String>, ModelError> {
+    let (_, metadata) = Shard::open(path, false)?;
+    Ok(metadata.tensors().into_keys().collect())
 }
 
 fn map(file: &File) -> std::io::Result<Mmap> {

@@ -13,10 +13,11 @@ pub(super) fn refuse_unsupported(fields: &Fields<'_>, rules: &FamilyRules) -> Re
     if let Some(found) = fields.get("scoring_func").filter(|v| v.as_str() != Some("softmax")) {
         return Err(fields.unsupported("scoring_func", found, "softmax"));
     }
-    for field in ["clip_qkv", "quantization_config"] {
-        if let Some(found) = fields.get(field) {
-            return Err(fields.unsupported(field, found, "null"));
-        }
+    if let Some(found) = fields.get("clip_qkv") {
+        return Err(fields.unsupported("clip_qkv", found, "null"));
+    }
+    if let Some(found) = fields.get("quantization_config").filter(|found| !is_nf4(found)) {
+        return Err(fields.unsupported("quantization_config", found, "bitsandbytes in 4 bits, type nf4"));
     }
     if let Some(found) = fields.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
         return Err(fields.unsupported("partial_rotary_factor", found, "1"));
@@ -55,4 +56,14 @@ fn is_plain_rope(value: &Value) -> bool {
             "partial_rotary_factor" => value.as_f64() == Some(1.0),
             _ => value.is_null(),
         })
+}
+
+/// A `quantization_config` of bitsandbytes in NF4, as transformers writes it; old ones lack `quant_method`.
+fn is_nf4(value: &Value) -> bool {
+    let word = |key| value.get(key).and_then(Value::as_str);
+    let holds = |key| value.get(key).and_then(Value::as_bool).unwrap_or(false);
+    word("quant_method").is_none_or(|method| method == "bitsandbytes")
+        && (holds("load_in_4bit") || holds("_load_in_4bit"))
+        && !holds("load_in_8bit")
+        && word("bnb_4bit_quant_type") == Some("nf4")
 }

@@ -57,6 +57,7 @@ pub struct ModelConfig {
     rms_norm_eps: f64,
     rope_theta: f64,
     bos_token_id: Option<u32>,
+    four_bit: bool,
     geometry: RoutingGeometry,
 }
 
@@ -147,6 +148,8 @@ impl ModelConfig {
                 .get("bos_token_id")
                 .and_then(Value::as_u64)
                 .and_then(|id| id.try_into().ok()),
+            // Any other kind of quantisation has been refused.
+            four_bit: fields.get("quantization_config").is_some(),
             geometry,
         })
     }
@@ -230,6 +233,10 @@ impl ModelConfig {
     /// The token that begins a sequence, if the configuration names one.
     pub fn bos_token_id(&self) -> Option<u32> {
         self.bos_token_id
+    }
+    /// Whether `quantization_config` says that the checkpoint is stored in 4 bits (bitsandbytes, NF4).
+    pub fn is_four_bit(&self) -> bool {
+        self.four_bit
     }
     /// What a listener must know about this model.
     pub fn geometry(&self) -> &RoutingGeometry {

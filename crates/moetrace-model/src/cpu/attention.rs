@@ -5,8 +5,8 @@ use moetrace_routing::Span;
 use rayon::prelude::*;
 
 use super::numbers::{exp_and_sum, floats, maximum};
-use super::product::{Rows, split, times, times_transposed};
-use crate::Precision;
+use super::product::{Places, Rows, split, times, times_transposed};
+use crate::ComputeDtype;
 
 /// Query rows whose scores are held at once: memory per thread is this times the longest sample.
 pub(super) const QUERY_BLOCK: usize = 64;
@@ -25,7 +25,7 @@ pub(super) fn attend(
     [q, k, v]: [&Tensor; 3],
     spans: &[Span],
     shape: HeadShape,
-    precision: Precision,
+    compute: ComputeDtype,
 ) -> candle_core::Result<Tensor> {
     let (q, k, v) = (floats(q)?, floats(k)?, floats(v)?);
     let (q, k, v): (&[f32], &[f32], &[f32]) = (&q, &k, &v);
@@ -35,7 +35,7 @@ pub(super) fn attend(
     let jobs: Vec<(&Span, usize)> =
         spans.iter().flat_map(|span| (0..shape.heads).map(move |head| (span, head))).collect();
     let done: Vec<Vec<f32>> =
-        jobs.par_iter().map(|(span, head)| one_head([q, k, v], span, *head, shape, precision)).collect();
+        jobs.par_iter().map(|(span, head)| one_head([q, k, v], span, *head, shape, compute)).collect();
     for ((span, head), values) in jobs.iter().zip(&done) {
         for (row, values) in span.rows().zip(values.chunks_exact(shape.width)) {
             out[row * width + head * shape.width..][..shape.width].copy_from_slice(values);
@@ -50,7 +50,7 @@ fn one_head(
     span: &Span,
     head: usize,
     shape: HeadShape,
-    precision: Precision,
+    compute: ComputeDtype,
 ) -> Vec<f32> {
     let (heads, width) = (shape.heads, shape.width);
     let kv_head = head / (heads / shape.kv_heads);
@@ -67,17 +67,17 @@ fn one_head(
         let start = span.start * kv_stride + kv_head * width;
         scores.clear();
         scores.resize(rows * keys, 0f32);
-        times_transposed(queries, kv(&k[start..]), &mut scores, split(1));
+        times_transposed(queries, kv(&k[start..]), Places::dense(&mut scores, keys), split(1));
         for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
             let (seen, future) = scores.split_at_mut(first + row + 1);
             softmax(seen, scale);
-            precision.round_slice(seen);
+            compute.round_slice(seen);
             future.fill(0.0);
         }
         let out = &mut out[first * width..][..rows * width];
-        times(Rows::dense(&scores, rows, keys), kv(&v[start..]), out, split(1));
+        times(Rows::dense(&scores, rows, keys), kv(&v[start..]), Places::dense(out, width), split(1));
     }
-    precision.round_slice(&mut out);
+    compute.round_slice(&mut out);
     out
 }
 

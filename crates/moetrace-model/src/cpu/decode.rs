@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::StorageType;
+use moetrace_nf4::ElementType;
 
 /// Side of the squares that a matrix is transposed by, so that reads and writes both stay in the cache.
 const SQUARE: usize = 32;
@@ -10,15 +10,15 @@ const SQUARE: usize = 32;
 /// Little-endian elements, converted; `turned` gives the rows and columns of a matrix to be transposed.
 pub(super) fn decode<T: Copy + Default>(
     bytes: &[u8],
-    storage: StorageType,
+    element: ElementType,
     turned: Option<[usize; 2]>,
     convert: impl Fn(f32) -> T,
 ) -> Vec<T> {
     let pairs = bytes.as_chunks::<2>().0;
-    match storage {
-        StorageType::F32 => arrange(bytes.as_chunks::<4>().0, turned, |b| convert(f32::from_le_bytes(b))),
-        StorageType::F16 => arrange(pairs, turned, |b| convert(f16::from_le_bytes(b).to_f32())),
-        StorageType::Bf16 => arrange(pairs, turned, |b| convert(bf16::from_le_bytes(b).to_f32())),
+    match element {
+        ElementType::F32 => arrange(bytes.as_chunks::<4>().0, turned, |b| convert(f32::from_le_bytes(b))),
+        ElementType::F16 => arrange(pairs, turned, |b| convert(f16::from_le_bytes(b).to_f32())),
+        ElementType::Bf16 => arrange(pairs, turned, |b| convert(bf16::from_le_bytes(b).to_f32())),
     }
 }
 
@@ -51,8 +51,8 @@ mod tests {
     fn turning_a_matrix_moves_every_element_to_its_mirrored_place() {
         let (rows, columns) = (70, 33);
         let bytes: Vec<u8> = (0..rows * columns).flat_map(|i| (i as f32).to_le_bytes()).collect();
-        let turned = decode(&bytes, StorageType::F32, Some([rows, columns]), |v| v as usize);
-        let plain = decode(&bytes, StorageType::F32, None, |v| v as usize);
+        let turned = decode(&bytes, ElementType::F32, Some([rows, columns]), |v| v as usize);
+        let plain = decode(&bytes, ElementType::F32, None, |v| v as usize);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             assert_eq!(turned[column * rows + row], plain[row * columns + column]);
         }

@@ -1,14 +1,14 @@
 //! Feed-forward blocks: tokens grouped by expert, one expert's rows at a time.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use moetrace_routing::ExpertId;
 use rayon::prelude::*;
 
 use super::numbers::{exp, floats};
-use super::product::{Rows, padded_rows, split, times};
+use super::product::{Rows, padded_rows, split};
 use super::router::Routing;
 use super::weights::{MoeWeights, SwiGlu};
-use crate::Precision;
+use crate::ComputeDtype;
 
 /// Most rows of one job: bounds its scratch, and cuts a popular expert's work so that threads share it.
 pub(super) const JOB_ROWS: usize = 256;
@@ -21,11 +21,11 @@ struct Job<'a> {
 }
 
 /// A dense block on all rows, `[N, D]` to `[N, D]`.
-pub(super) fn dense(x: &Tensor, block: &SwiGlu, precision: Precision) -> candle_core::Result<Tensor> {
+pub(super) fn dense(x: &Tensor, block: &SwiGlu, compute: ComputeDtype) -> candle_core::Result<Tensor> {
     let (n, d) = x.dims2()?;
     let all: Vec<u32> = (0..n as u32).collect();
     let chunks: Vec<(&SwiGlu, &[u32])> = all.chunks(JOB_ROWS).map(|rows| (block, rows)).collect();
-    let results = run(x, &chunks, precision)?;
+    let results = run(x, &chunks, compute)?;
     let mut out = Vec::with_capacity(n * d);
     for (chunk, start) in chunks.iter().zip(&results.starts) {
         out.extend_from_slice(&results.values[*start..][..chunk.1.len() * d]);
@@ -40,7 +40,7 @@ pub(super) fn moe(
     weights: &MoeWeights,
     routing: &Routing,
     gates: Option<&[f32]>,
-    precision: Precision,
+    compute: ComputeDtype,
 ) -> candle_core::Result<Tensor> {
     let (n, d) = x.dims2()?;
     let grouped = Grouped::new(&routing.experts, n, weights.experts.len());
@@ -52,7 +52,7 @@ pub(super) fn moe(
     let routed =
         routed.flat_map(|(e, block)| grouped.rows(e).chunks(JOB_ROWS).map(move |rows| (block, rows)));
     let chunks: Vec<(&SwiGlu, &[u32])> = shared.iter().copied().chain(routed).collect();
-    let results = run(x, &chunks, precision)?;
+    let results = run(x, &chunks, compute)?;
     let (shared_starts, routed_starts) = results.starts.split_at(shared.len());
     let places = grouped.places(&chunks[shared.len()..], routed_starts, d);
 
@@ -68,7 +68,7 @@ pub(super) fn moe(
             let gate = gates.map_or(1.0, |gates| gates[row]);
             add_scaled(out, values, gate);
         }
-        precision.round_slice(out);
+        compute.round_slice(out);
     });
     Tensor::from_vec(out, (n, d), &Device::Cpu)
 }
@@ -137,7 +137,7 @@ struct Results {
     starts: Vec<usize>,
 }
 
-fn run(x: &Tensor, chunks: &[(&SwiGlu, &[u32])], precision: Precision) -> candle_core::Result<Results> {
+fn run(x: &Tensor, chunks: &[(&SwiGlu, &[u32])], compute: ComputeDtype) -> candle_core::Result<Results> {
     let (_, d) = x.dims2()?;
     let x = floats(x)?;
     let x: &[f32] = &x;
@@ -145,47 +145,45 @@ fn run(x: &Tensor, chunks: &[(&SwiGlu, &[u32])], precision: Precision) -> candle
     let mut total = 0;
     for (block, rows) in chunks {
         starts.push(total);
-        total += job_rows(block, rows.len())? * d;
+        total += job_rows(block, rows.len()) * d;
     }
     let mut values = vec![0f32; total];
     let mut rest: &mut [f32] = &mut values;
     let mut jobs = Vec::with_capacity(chunks.len());
     for (block, rows) in chunks {
-        let (out, after) = rest.split_at_mut(job_rows(block, rows.len())? * d);
+        let (out, after) = rest.split_at_mut(job_rows(block, rows.len()) * d);
         rest = after;
         jobs.push(Job { block, rows, out });
     }
-    jobs.par_iter_mut().try_for_each(|job| swiglu(x, d, job, precision))?;
+    jobs.par_iter_mut().try_for_each(|job| swiglu(x, d, job, compute))?;
     Ok(Results { values, starts })
 }
 
 /// Rows that both products of a block accept.
-fn job_rows(block: &SwiGlu, rows: usize) -> candle_core::Result<usize> {
-    let ((_, two_f), (_, d)) = (block.gate_up.dims2()?, block.down.dims2()?);
-    Ok(padded_rows(rows, two_f).max(padded_rows(rows, d)))
+fn job_rows(block: &SwiGlu, rows: usize) -> usize {
+    padded_rows(rows, block.gate_up.outputs()).max(padded_rows(rows, block.down.outputs()))
 }
 
 /// `down(silu(gate x) * up x)` on the job's rows.
-fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, precision: Precision) -> candle_core::Result<()> {
-    let (gate_up, down) = (job.block.gate_up.to_dtype(DType::F32)?, job.block.down.to_dtype(DType::F32)?);
-    let (two_f, f) = (gate_up.dims2()?.1, down.dims2()?.0);
-    let (gate_up, down) = (floats(&gate_up)?, floats(&down)?);
+fn swiglu(x: &[f32], d: usize, job: &mut Job<'_>, compute: ComputeDtype) -> candle_core::Result<()> {
+    let two_f = job.block.gate_up.outputs();
     let rows = job.out.len() / d;
     let mut input = vec![0f32; rows * d];
     for (input, row) in input.chunks_exact_mut(d).zip(job.rows) {
         input.copy_from_slice(&x[*row as usize * d..][..d]);
     }
     let mut both = vec![0f32; rows * two_f];
-    times(Rows::dense(&input, rows, d), Rows::dense(&gate_up, d, two_f), &mut both, split(1));
+    job.block.gate_up.multiply(Rows::dense(&input, rows, d), &mut both, compute, split(1))?;
+    let f = two_f / 2;
     for both in both.chunks_exact_mut(two_f) {
         let (gate, up) = both.split_at_mut(f);
         for (gate, up) in gate.iter_mut().zip(up) {
             *gate = *gate / (1.0 + exp(-*gate)) * *up;
         }
-        precision.round_slice(gate);
+        compute.round_slice(gate);
     }
     let active = Rows { values: &both, count: rows, columns: f, stride: two_f };
-    times(active, Rows::dense(&down, f, d), job.out, split(1));
-    precision.round_slice(job.out);
+    job.block.down.multiply(active, job.out, compute, split(1))?;
+    compute.round_slice(job.out);
     Ok(())
 }

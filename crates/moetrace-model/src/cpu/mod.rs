@@ -1,11 +1,11 @@
 //! The CPU engine: the definition of what a pass computes.
 //!
 //! In bf16 every product is an f32 product of bf16 values (candle has no bf16 product on the CPU), and values are
-//! rounded to bf16, to nearest even, at these points:
+//! rounded to bf16, to nearest even, at these points (in f16 to f16 at the same):
 //!
 //! | point | what is rounded |
 //! |---|---|
-//! | weights | every tensor, once, when it is loaded |
+//! | weights | every tensor, once, when it is loaded; under NF4 each restored element, once, when it is used |
 //! | norm | x / rms before the weight is multiplied in, and again after it |
 //! | q, k, v | after the bias |
 //! | rotary | cosines and sines; then the rotated value, once |
@@ -23,11 +23,14 @@ mod attention;
 mod decode;
 mod experts;
 mod head;
+mod load;
+mod matrix;
 mod memory;
 mod numbers;
 mod pass;
 mod probe;
 mod product;
+mod read;
 mod rotary;
 mod router;
 mod weights;
@@ -39,7 +42,10 @@ use moetrace_routing::{RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView,
 use self::pass::Pass;
 use self::router::RouterRules;
 use self::weights::Weights;
-use crate::{Checkpoint, CheckpointSettings, Engine, ModelConfig, ModelError, Precision, RouterDtype};
+use crate::{
+    Checkpoint, CheckpointSettings, ComputeDtype, Engine, ModelConfig, ModelError, Precision, Quantisation,
+    RouterDtype,
+};
 
 pub use self::memory::MemoryEstimate;
 pub use self::probe::{Probe, ProbePoint};
@@ -50,17 +56,44 @@ const MOST_THREADS: usize = 1024;
 /// How the CPU engine computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuSettings {
-    /// The values it computes with.
+    /// How the weights are held.
     pub precision: Precision,
+    /// The type of activations; [`Precision::compute_dtype`] unless given. Another than the weights' own is
+    /// possible with 4-bit weights only.
+    pub compute: Option<ComputeDtype>,
+    /// How a dense checkpoint is quantised under [`Precision::Nf4`].
+    pub quantisation: Quantisation,
     /// In what type the router computes.
     pub router_dtype: RouterDtype,
     /// Threads of its own pool, 1 or more; their number does not change any result.
     pub threads: usize,
 }
 
+impl CpuSettings {
+    /// The type of activations.
+    ///
+    /// # Errors
+    /// [`ModelError::ComputeDtype`] where dense weights are to be computed with in another type.
+    pub fn compute_dtype(&self) -> Result<ComputeDtype, ModelError> {
+        let own = self.precision.compute_dtype();
+        match self.compute {
+            Some(found) if self.precision != Precision::Nf4 && found != own => {
+                Err(ModelError::ComputeDtype { precision: self.precision, found, expected: own })
+            }
+            asked => Ok(asked.unwrap_or(own)),
+        }
+    }
+}
+
 impl Default for CpuSettings {
     fn default() -> Self {
-        Self { precision: Precision::default(), router_dtype: RouterDtype::default(), threads: 1 }
+        Self {
+            precision: Precision::default(),
+            compute: None,
+            quantisation: Quantisation::default(),
+            router_dtype: RouterDtype::default(),
+            threads: 1,
+        }
     }
 }
 
@@ -68,6 +101,7 @@ impl Default for CpuSettings {
 pub struct CpuEngine {
     config: ModelConfig,
     settings: CpuSettings,
+    compute: ComputeDtype,
     weights: Weights,
     pool: rayon::ThreadPool,
 }
@@ -101,12 +135,22 @@ impl CpuEngine {
             return Err(ModelError::Threads { found: threads, limit: MOST_THREADS });
         }
         let config = ModelConfig::read(checkpoint.dir())?;
-        let weights = weights::load(checkpoint, &config, settings.precision)?;
+        let compute = settings.compute_dtype()?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|source| ModelError::ThreadPool { threads, source })?;
-        Ok(Self { config, settings: *settings, weights, pool })
+        let weights = pool.install(|| load::load(checkpoint, &config, settings))?;
+        Ok(Self { config, settings: *settings, compute, weights, pool })
+    }
+
+    /// Compares configuration, headers and settings as [`load`](Self::load) does, and reads no weight.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for what only a tensor's values can show.
+    pub fn check(checkpoint: &Checkpoint, settings: &CpuSettings) -> Result<(), ModelError> {
+        let config = ModelConfig::read(checkpoint.dir())?;
+        load::check(checkpoint, &config, settings).map(drop)
     }
 
     /// The model's configuration.
@@ -117,6 +161,12 @@ impl CpuEngine {
     /// How it computes.
     pub fn settings(&self) -> &CpuSettings {
         &self.settings
+    }
+
+    /// Bytes of all weights in memory, activations and scratch apart; the map of 4-bit scales (1 KiB, shared by
+    /// all tensors) is not counted.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.bytes()
     }
 
     /// What a CPU engine for this configuration would hold.
@@ -148,12 +198,13 @@ impl CpuEngine {
             return Err(ModelError::TokenRange { row, found: batch.token_ids()[row].0, vocab });
         }
         sink.begin(batch)?;
-        let CpuSettings { precision, router_dtype, threads } = self.settings;
+        let CpuSettings { router_dtype, threads, .. } = self.settings;
+        let compute = self.compute;
         let pass = Pass {
             config: &self.config,
             weights: &self.weights,
-            precision,
-            router: RouterRules::new(&self.config, precision, router_dtype),
+            compute,
+            router: RouterRules::new(&self.config, compute, router_dtype),
             threads,
             batch,
             planes: sink.wants(),

@@ -1,12 +1,12 @@
-//! Values inside candle tensors, rounding to bf16, and an exponential that the compiler can vectorise.
+//! Values inside candle tensors, rounding to 16 bits, and an exponential that the compiler can vectorise.
 
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Device, Error, Storage, Tensor};
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::Precision;
+use crate::ComputeDtype;
 
 /// The values of a contiguous f32 tensor, borrowed.
 struct Floats<G> {
@@ -40,12 +40,13 @@ impl<G: Deref<Target = Storage>> Deref for Floats<G> {
     }
 }
 
-impl Precision {
-    /// The tensor's values as this precision keeps them; the result is f32 again.
+impl ComputeDtype {
+    /// The tensor's values as this type keeps them; the result is f32 again.
     pub(super) fn round(self, tensor: Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::F32 => Ok(tensor),
             Self::Bf16 => tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32),
+            Self::F16 => tensor.to_dtype(DType::F16)?.to_dtype(DType::F32),
         }
     }
 
@@ -55,15 +56,16 @@ impl Precision {
         match self {
             Self::F32 => value,
             Self::Bf16 => bf16::from_f32(value).to_f32(),
+            Self::F16 => f16::from_f32(value).to_f32(),
         }
     }
 
     /// The same in place.
     pub(super) fn round_slice(self, values: &mut [f32]) {
-        if self == Self::Bf16 {
-            for value in values {
-                *value = bf16::from_f32(*value).to_f32();
-            }
+        match self {
+            Self::F32 => {}
+            Self::Bf16 => values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32()),
+            Self::F16 => values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32()),
         }
     }
 }

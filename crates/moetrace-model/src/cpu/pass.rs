@@ -11,18 +11,18 @@ use super::experts;
 use super::head::losses;
 use super::numbers::{floats, rowwise};
 use super::probe::{Probe, ProbePoint};
-use super::product::{linear, turned_linear};
+use super::product::linear;
 use super::rotary::Rotation;
 use super::router::{RouterRules, Routing, route};
 use super::weights::{Block, LayerWeights, MoeWeights, Projection, Weights};
 use crate::family::QkNorm;
-use crate::{ModelConfig, ModelError, Precision};
+use crate::{ComputeDtype, ModelConfig, ModelError};
 
 /// Everything a pass reads.
 pub(super) struct Pass<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
-    pub(super) precision: Precision,
+    pub(super) compute: ComputeDtype,
     pub(super) router: RouterRules,
     pub(super) threads: usize,
     pub(super) batch: &'a TokenBatch,
@@ -52,7 +52,7 @@ impl Pass<'_> {
             self.batch.positions(),
             self.config.head_width(),
             self.config.rope_theta(),
-            self.precision,
+            self.compute,
         )?;
         let mut x = self.embed()?;
         self.observe(&mut probe, ProbePoint::Embedding, &x)?;
@@ -65,7 +65,7 @@ impl Pass<'_> {
             x = self.add(&x, &attended)?;
             let h = self.pool.install(|| self.norm(&x, &layer.post_attention_norm))?;
             let block = match &layer.block {
-                Block::Dense(block) => self.pool.install(|| experts::dense(&h, block, self.precision))?,
+                Block::Dense(block) => self.pool.install(|| experts::dense(&h, block, self.compute))?,
                 Block::Moe(block) => {
                     let recorded = self.pool.install(|| self.route(&h, block, index, MoeOrdinal(ordinal)))?;
                     self.observe_routing(&mut probe, index, &recorded.routing);
@@ -80,7 +80,7 @@ impl Pass<'_> {
                     let gates = recorded.shared_gate.as_deref();
                     let mixed = self
                         .pool
-                        .install(|| experts::moe(&h, block, &recorded.routing, gates, self.precision))?;
+                        .install(|| experts::moe(&h, block, &recorded.routing, gates, self.compute))?;
                     last = Some(recorded);
                     mixed
                 }
@@ -105,30 +105,29 @@ impl Pass<'_> {
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, ModelError> {
-        let precision = self.precision;
-        Ok(self.pool.install(|| rowwise(x, y, |x, y| precision.round_value(x + y)))?)
+        let compute = self.compute;
+        Ok(self.pool.install(|| rowwise(x, y, |x, y| compute.round_value(x + y)))?)
     }
 
     /// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rounded before the weight is multiplied in.
     fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
         let eps = self.config.rms_norm_eps() as f32;
-        let normed = match self.precision {
-            Precision::F32 => rms_norm(x, weight, eps)?,
-            Precision::Bf16 => {
-                let plain = self.precision.round(rms_norm(x, &weight.ones_like()?, eps)?)?;
-                rowwise(&plain, weight, |x, weight| Precision::Bf16.round_value(x * weight))?
+        let normed = match self.compute {
+            ComputeDtype::F32 => rms_norm(x, weight, eps)?,
+            rounded => {
+                let plain = rounded.round(rms_norm(x, &weight.ones_like()?, eps)?)?;
+                rowwise(&plain, weight, |x, weight| rounded.round_value(x * weight))?
             }
         };
         Ok(normed)
     }
 
     fn project(&self, x: &Tensor, projection: &Projection) -> Result<Tensor, ModelError> {
-        let weight = projection.weight.to_dtype(DType::F32)?;
-        let mut y = turned_linear(x, &weight, self.threads)?;
+        let mut y = projection.weight.linear(x, self.compute, self.threads)?;
         if let Some(bias) = &projection.bias {
             y = rowwise(&y, bias, |y, bias| y + bias)?;
         }
-        Ok(self.precision.round(y)?)
+        Ok(self.compute.round(y)?)
     }
 
     fn attention(&self, x: &Tensor, layer: &LayerWeights, rotation: &Rotation) -> Result<Tensor, ModelError> {
@@ -143,13 +142,13 @@ impl Pass<'_> {
                 (Some(norm), _) => self.norm(&y.reshape((n * heads, width))?, norm)?,
                 (None, _) => y,
             };
-            Ok(self.precision.round(rotation.apply(&y.reshape((n, heads, width))?)?)?)
+            Ok(self.compute.round(rotation.apply(&y.reshape((n, heads, width))?)?)?)
         };
         let q = rotated(&weights.query, heads, &weights.query_norm)?;
         let k = rotated(&weights.key, kv_heads, &weights.key_norm)?;
         let v = self.project(x, &weights.value)?;
         let shape = HeadShape { heads, kv_heads, width };
-        let mixed = attend([&q, &k, &v], self.batch.spans(), shape, self.precision)?;
+        let mixed = attend([&q, &k, &v], self.batch.spans(), shape, self.compute)?;
         self.project(&mixed, &weights.output)
     }
 
@@ -171,11 +170,11 @@ impl Pass<'_> {
     fn shared_gate(&self, h: &Tensor, gate: &Tensor) -> Result<Vec<f32>, ModelError> {
         let logits = linear(h, &gate.to_dtype(DType::F32)?, self.threads)?;
         let mut gates = floats(&logits)?.to_vec();
-        self.precision.round_slice(&mut gates);
+        self.compute.round_slice(&mut gates);
         for gate in &mut gates {
             *gate = 1.0 / (1.0 + (-*gate).exp());
         }
-        self.precision.round_slice(&mut gates);
+        self.compute.round_slice(&mut gates);
         Ok(gates)
     }
 

@@ -5,8 +5,12 @@
 //! goes a way of its own. Everywhere else the order depends on K alone. So products run on M padded past all
 //! of these, and the two cases that padding cannot reach (N = 1, K <= 2) are summed here.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
 use gemm::Parallelism;
+
+use super::numbers::floats;
 
 /// One more than the M at which the gemm crate changes its path whatever N is.
 const LEAST_ROWS: usize = 65;
@@ -51,40 +55,64 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Where a product's results go: row `r` is `values[r * stride + first..][..columns]`.
+pub(super) struct Places<'a> {
+    pub(super) values: &'a mut [f32],
+    pub(super) first: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn dense(values: &'a mut [f32], columns: usize) -> Self {
+        Self { values, first: 0, columns, stride: columns }
+    }
+
+    fn row(&mut self, row: usize) -> &mut [f32] {
+        &mut self.values[row * self.stride + self.first..][..self.columns]
+    }
+
+    /// Whether so many rows lie inside the slice and no two of them overlap.
+    fn fits(&self, rows: usize) -> bool {
+        self.first.checked_add(self.columns).is_some_and(|end| end <= self.stride)
+            && rows.checked_mul(self.stride).is_some_and(|end| end <= self.values.len())
+    }
+}
+
 /// How many jobs one product may be cut into; they run on the current thread pool.
 pub(super) fn split(threads: usize) -> Parallelism {
     if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None }
 }
 
-/// `out = x * w^T` for x `[M, K]`, w `[N, K]`, out `[M, N]` dense; M as given, so callers pad it.
-pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, out: &mut [f32], parallelism: Parallelism) {
+/// `out = x * w^T` for x `[M, K]`, w `[N, K]`, out `[M, N]`; M as given, so callers pad it.
+pub(super) fn times_transposed(x: Rows<'_>, w: Rows<'_>, mut out: Places<'_>, parallelism: Parallelism) {
     assert!(x.columns == w.columns, "inner dimensions {} and {} differ", x.columns, w.columns);
     if w.count == 1 || x.columns <= 2 {
-        for (row, out) in out.chunks_exact_mut(w.count.max(1)).enumerate().take(x.count) {
-            for (column, out) in out.iter_mut().enumerate() {
+        for row in 0..x.count {
+            for (column, out) in out.row(row).iter_mut().enumerate() {
                 *out = dot(x.row(row), w.row(column));
             }
         }
         return;
     }
     let rhs_strides = (w.stride as isize, 1);
-    multiply(x, w, (w.count, rhs_strides), out, parallelism);
+    multiply(x, w, (w.count, rhs_strides), &mut out, parallelism);
 }
 
-/// `out = p * v` for p `[M, K]`, v `[K, N]`, out `[M, N]` dense. Used where M and K belong to one sample
-/// alone, so that no padding is needed.
-pub(super) fn times(p: Rows<'_>, v: Rows<'_>, out: &mut [f32], parallelism: Parallelism) {
+/// `out = p * v` for p `[M, K]`, v `[K, N]`, out `[M, N]`. M as given: padded by callers, or (in attention) one
+/// sample's own, as K is.
+pub(super) fn times(p: Rows<'_>, v: Rows<'_>, mut out: Places<'_>, parallelism: Parallelism) {
     assert!(p.columns == v.count, "inner dimensions {} and {} differ", p.columns, v.count);
     if v.columns == 1 || p.columns <= 2 {
-        for (row, out) in out.chunks_exact_mut(v.columns.max(1)).enumerate().take(p.count) {
-            for (column, out) in out.iter_mut().enumerate() {
+        for row in 0..p.count {
+            for (column, out) in out.row(row).iter_mut().enumerate() {
                 *out = p.row(row).iter().enumerate().map(|(k, p)| p * v.row(k)[column]).sum();
             }
         }
         return;
     }
     let rhs_strides = (1, v.stride as isize);
-    multiply(p, v, (v.columns, rhs_strides), out, parallelism);
+    multiply(p, v, (v.columns, rhs_strides), &mut out, parallelism);
 }
 
 /// `right` is N and the strides of the right operand along N and along K.
@@ -92,22 +120,23 @@ fn multiply(
     x: Rows<'_>,
     y: Rows<'_>,
     right: (usize, (isize, isize)),
-    out: &mut [f32],
+    out: &mut Places<'_>,
     parallelism: Parallelism,
 ) {
     let (m, k, (n, (y_along_n, y_along_k))) = (x.count, x.columns, right);
     assert!(x.fits() && y.fits(), "an operand reaches outside its slice");
-    assert!(m.checked_mul(n) == Some(out.len()), "{m} x {n} results for {} places", out.len());
-    // SAFETY: `fits` bounds every element of both operands, the last assertion those of `out`, which is
+    assert!(out.columns == n && out.fits(m), "{m} x {n} results have no places");
+    let places = &mut out.values[out.first..];
+    // SAFETY: the two `fits` bound every element of the operands, the last assertion those of `out`, which is
     // exclusively borrowed; the strides given are those of the row-major layouts just checked.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            places.as_mut_ptr(),
             1,
-            n as isize,
+            out.stride as isize,
             false,
             x.values.as_ptr(),
             1,
@@ -140,65 +169,27 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// A linear layer as a candle operation on contiguous f32 tensors.
-struct Linear {
-    threads: usize,
-    /// Whether w is `[K, N]`; else it is `[N, K]`, as checkpoints store it.
-    turned: bool,
-}
-
-/// `x * w^T`, padded: x `[M, K]`, w `[N, K]` to `[M, N]`.
+/// `x * w^T`, padded: x `[M, K]`, w `[N, K]` to `[M, N]`, both contiguous f32.
 pub(super) fn linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
-    x.apply_op2_no_bwd(w, &Linear { threads, turned: false })
-}
-
-/// `x * w`, padded: x `[M, K]`, w `[K, N]` to `[M, N]`.
-pub(super) fn turned_linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
-    x.apply_op2_no_bwd(w, &Linear { threads, turned: true })
-}
-
-impl CustomOp2 for Linear {
-    fn name(&self) -> &'static str {
-        "padded-linear"
+    let ((m, k), (n, w_columns)) = (x.dims2()?, w.dims2()?);
+    let (x, w) = (floats(x)?, floats(w)?);
+    let rows = padded_rows(m, n);
+    let mut padded = Cow::Borrowed(&x[..]);
+    if rows > m {
+        padded.to_mut().resize(rows * k, 0.0);
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ((m, k), (w_rows, w_columns)) = (x_layout.shape().dims2()?, w_layout.shape().dims2()?);
-        let x = contiguous(x.as_slice::<f32>()?, x_layout)?;
-        let w = Rows::dense(contiguous(w.as_slice::<f32>()?, w_layout)?, w_rows, w_columns);
-        let n = if self.turned { w_columns } else { w_rows };
-        let multiply = if self.turned { times } else { times_transposed };
-        let rows = padded_rows(m, n);
-        let mut out = vec![0f32; rows * n];
-        if rows == m {
-            multiply(Rows::dense(x, m, k), w, &mut out, split(self.threads));
-        } else {
-            let mut padded = vec![0f32; rows * k];
-            padded[..m * k].copy_from_slice(x);
-            multiply(Rows::dense(&padded, rows, k), w, &mut out, split(self.threads));
-            out.truncate(m * n);
-        }
-        Ok((CpuStorage::F32(out), Shape::from_dims(&[m, n])))
-    }
-}
-
-fn contiguous<'a>(values: &'a [f32], layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    let (start, end) =
-        layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "padded-linear" })?;
-    Ok(&values[start..end])
+    let mut out = vec![0f32; rows * n];
+    let (x, w) = (Rows::dense(&padded, rows, k), Rows::dense(&w, n, w_columns));
+    times_transposed(x, w, Places::dense(&mut out, n), split(threads));
+    out.truncate(m * n);
+    Tensor::from_vec(out, (m, n), &Device::Cpu)
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
+    use super::super::matrix::Matrix;
     use super::*;
+    use crate::ComputeDtype;
 
     fn matrix(rows: usize, columns: usize) -> Tensor {
         let values: Vec<f32> =
@@ -217,7 +208,10 @@ mod tests {
             let x = matrix(150, k);
             let (w, turned) = (matrix(n, k), matrix(k, n));
             let both = |x: &Tensor, threads| {
-                (bits(&linear(x, &w, threads).unwrap()), bits(&turned_linear(x, &turned, threads).unwrap()))
+                (
+                    bits(&linear(x, &w, threads).unwrap()),
+                    bits(&Matrix::Dense(turned.clone()).linear(x, ComputeDtype::F32, threads).unwrap()),
+                )
             };
             let whole = both(&x, 1);
             for m in [1, 2, 5, 15, 16, 17, 63, 64, 65, 66, 128, 129] {
@@ -233,7 +227,8 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (3, 2, 2), (70, 5, 513)] {
             let (x, w) = (matrix(m, k), matrix(n, k));
             let found = linear(&x, &w, 1).unwrap().to_vec2::<f32>().unwrap();
-            let turned = turned_linear(&x, &w.t().unwrap().contiguous().unwrap(), 1).unwrap();
+            let turned = Matrix::Dense(w.t().unwrap().contiguous().unwrap());
+            let turned = turned.linear(&x, ComputeDtype::F32, 1).unwrap();
             let turned = turned.to_vec2::<f32>().unwrap();
             let (x, w) = (x.to_vec2::<f32>().unwrap(), w.to_vec2::<f32>().unwrap());
             for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {

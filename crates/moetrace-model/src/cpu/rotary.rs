@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::Precision;
+use crate::ComputeDtype;
 
 /// Cosines and sines of each row's position, `[N, head width / 2]` each.
 pub(super) struct Rotation {
@@ -16,14 +16,14 @@ impl Rotation {
         positions: &[u32],
         head_width: usize,
         theta: f64,
-        precision: Precision,
+        compute: ComputeDtype,
     ) -> candle_core::Result<Self> {
         let half = head_width / 2;
         let frequencies: Vec<f32> =
             (0..half).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_width as f32)).collect();
         let angles = || positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f));
         let table = |values: Vec<f32>| {
-            precision.round(Tensor::from_vec(values, (positions.len(), half), &Device::Cpu)?)
+            compute.round(Tensor::from_vec(values, (positions.len(), half), &Device::Cpu)?)
         };
         Ok(Self {
             cos: table(angles().map(f32::cos).collect())?,

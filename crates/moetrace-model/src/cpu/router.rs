@@ -4,7 +4,7 @@ use moetrace_routing::{ExpertId, LayerIndex};
 use rayon::prelude::*;
 
 use crate::family::{Renormalise, RouterScores};
-use crate::{ModelConfig, ModelError, Precision, RouterDtype};
+use crate::{ComputeDtype, ModelConfig, ModelError, RouterDtype};
 
 /// How the scores of one model are made and used.
 #[derive(Debug, Clone, Copy)]
@@ -12,22 +12,22 @@ pub(super) struct RouterRules {
     pub(super) experts: usize,
     pub(super) chosen: usize,
     /// Type of the logits.
-    logits: Precision,
+    logits: ComputeDtype,
     /// Type of the scores that the top-k sees.
-    scores: Precision,
+    scores: ComputeDtype,
     /// Type of the weights as multiplied.
-    weights: Precision,
+    weights: ComputeDtype,
     renormalise: bool,
     /// Added to the sum of the K weights before dividing by it.
     sum_offset: f32,
 }
 
 impl RouterRules {
-    pub(super) fn new(config: &ModelConfig, precision: Precision, dtype: RouterDtype) -> Self {
+    pub(super) fn new(config: &ModelConfig, compute: ComputeDtype, dtype: RouterDtype) -> Self {
         let rules = config.family().rules();
         let model = match dtype {
-            RouterDtype::Model => precision,
-            RouterDtype::F32 => Precision::F32,
+            RouterDtype::Model => compute,
+            RouterDtype::F32 => ComputeDtype::F32,
         };
         Self {
             experts: config.experts(),
@@ -35,7 +35,7 @@ impl RouterRules {
             logits: model,
             scores: match rules.router_scores {
                 RouterScores::ModelDtype => model,
-                RouterScores::F32 => Precision::F32,
+                RouterScores::F32 => ComputeDtype::F32,
             },
             weights: model,
             renormalise: config.renormalises(),
@@ -156,8 +156,8 @@ fn finish_weights(weights: &mut [f32], rules: &RouterRules) {
 mod tests {
     use super::*;
 
-    fn rules(experts: usize, chosen: usize, precision: Precision, renormalise: bool) -> RouterRules {
-        let (logits, scores, weights) = (precision, precision, precision);
+    fn rules(experts: usize, chosen: usize, compute: ComputeDtype, renormalise: bool) -> RouterRules {
+        let (logits, scores, weights) = (compute, compute, compute);
         RouterRules { experts, chosen, logits, scores, weights, renormalise, sum_offset: 0.0 }
     }
 
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lower_id_and_have_no_margin() {
-        let r = route(vec![1.0, 2.0, 2.0, 1.0], LayerIndex(0), &rules(4, 3, Precision::F32, false)).unwrap();
+        let r =
+            route(vec![1.0, 2.0, 2.0, 1.0], LayerIndex(0), &rules(4, 3, ComputeDtype::F32, false)).unwrap();
         assert_eq!(ids(&r), [1, 2, 0]);
         assert_eq!(r.margins, [0.0]);
         assert_eq!(r.weights[2].to_bits(), r.scores[3].to_bits());
@@ -175,13 +176,13 @@ mod tests {
 
     #[test]
     fn equal_logits_give_log2_of_the_expert_count_in_entropy() {
-        let r = route(vec![0.5; 16], LayerIndex(0), &rules(8, 2, Precision::F32, false)).unwrap();
+        let r = route(vec![0.5; 16], LayerIndex(0), &rules(8, 2, ComputeDtype::F32, false)).unwrap();
         assert_eq!(r.gate_entropy, [3.0, 3.0]);
     }
 
     #[test]
     fn choosing_all_experts_leaves_the_smallest_score_as_margin() {
-        let r = route(vec![0.0, 3.0], LayerIndex(0), &rules(2, 2, Precision::F32, true)).unwrap();
+        let r = route(vec![0.0, 3.0], LayerIndex(0), &rules(2, 2, ComputeDtype::F32, true)).unwrap();
         assert_eq!(ids(&r), [1, 0]);
         assert!((r.margins[0] - r.scores[0]).abs() < 1e-7);
         assert!((r.weights[0] + r.weights[1] - 1.0).abs() < 1e-6);
@@ -190,8 +191,8 @@ mod tests {
     #[test]
     fn rounding_to_bf16_turns_near_ties_into_ties() {
         let logits = vec![1.000_01, 1.0, 0.0, -1.0];
-        let fine = route(logits.clone(), LayerIndex(0), &rules(4, 1, Precision::F32, false)).unwrap();
-        let coarse = route(logits, LayerIndex(0), &rules(4, 1, Precision::Bf16, false)).unwrap();
+        let fine = route(logits.clone(), LayerIndex(0), &rules(4, 1, ComputeDtype::F32, false)).unwrap();
+        let coarse = route(logits, LayerIndex(0), &rules(4, 1, ComputeDtype::Bf16, false)).unwrap();
         assert!(fine.margins[0] > 0.0);
         assert_eq!(coarse.margins, [0.0]);
     }
@@ -199,7 +200,8 @@ mod tests {
     #[test]
     fn a_logit_that_is_not_a_number_names_layer_and_row() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let error = route(vec![0.0, 1.0, bad, 1.0], LayerIndex(3), &rules(2, 1, Precision::F32, false));
+            let error =
+                route(vec![0.0, 1.0, bad, 1.0], LayerIndex(3), &rules(2, 1, ComputeDtype::F32, false));
             let Err(ModelError::NotFinite { layer, row, .. }) = error else { panic!("{error:?}") };
             assert_eq!((layer, row), (LayerIndex(3), 1));
         }

@@ -64,9 +64,9 @@ fn awkward_config() -> impl Strategy<Value = (Value, Precision)> {
         prop::sample::select(vec![1usize, 2, 3, 40, 80]), // expert width
         prop::sample::select(vec![4usize, 8, 32, 72]),    // hidden
         prop::sample::select(vec![2usize, 65, 130]),      // vocab
-        any::<bool>(),
+        prop::sample::select(vec![Precision::F32, Precision::Bf16, Precision::F16, Precision::Nf4]),
     );
-    shape.prop_map(|(family, experts, width, hidden, vocab, bf16)| {
+    shape.prop_map(|(family, experts, width, hidden, vocab, precision)| {
         let mut config = tiny_config(family);
         for field in ["n_routed_experts", "num_experts", "num_local_experts"] {
             if config.get(field).is_some() {
@@ -83,12 +83,12 @@ fn awkward_config() -> impl Strategy<Value = (Value, Precision)> {
         config["hidden_size"] = json!(hidden);
         config["num_attention_heads"] = json!(2);
         config["vocab_size"] = json!(vocab);
-        (config, if bf16 { Precision::Bf16 } else { Precision::F32 })
+        (config, precision)
     })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn any_split_into_passes_and_any_thread_count_give_the_same_bits(
@@ -188,7 +188,7 @@ fn the_router_in_f32_differs_from_the_models_own_only_when_the_model_is_not() {
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), &tiny_config(Family::DeepSeek), &SyntheticSettings::default()).unwrap();
     let weights = |precision, router_dtype| {
-        let settings = CpuSettings { precision, router_dtype, threads: 1 };
+        let settings = CpuSettings { precision, router_dtype, ..CpuSettings::default() };
         let mut engine = CpuEngine::open(dir.path(), &settings).unwrap();
         run(&mut engine, &[tokens(1, 40, 96)])[0].weights.clone()
     };

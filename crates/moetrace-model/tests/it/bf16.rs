@@ -1,7 +1,7 @@
 //! bf16 on the CPU: bf16 values between f32 products.
 
 use moetrace_model::synthetic::{SyntheticSettings, tiny_config, write_checkpoint};
-use moetrace_model::{CpuEngine, CpuSettings, Family, Precision, ProbePoint, StorageType};
+use moetrace_model::{CpuEngine, CpuSettings, ElementType, Family, Precision, ProbePoint};
 
 use crate::recorder::{Recorder, Seen, batch, tokens};
 
@@ -17,7 +17,7 @@ fn probe(dir: &std::path::Path, precision: Precision) -> Seen {
 fn bf16_passes_hold_bf16_values_and_stay_near_f32() {
     for family in Family::ALL {
         let dir = tempfile::tempdir().unwrap();
-        let settings = SyntheticSettings { storage: StorageType::Bf16, ..SyntheticSettings::default() };
+        let settings = SyntheticSettings { element: ElementType::Bf16, ..SyntheticSettings::default() };
         write_checkpoint(dir.path(), &tiny_config(family), &settings).unwrap();
         let (exact, rounded) = (probe(dir.path(), Precision::F32), probe(dir.path(), Precision::Bf16));
         assert_eq!(exact.0.len(), rounded.0.len());

@@ -5,10 +5,14 @@
 
 mod batches;
 mod bf16;
+mod cases;
 mod checkpoints;
 mod configs;
+mod four_bit_files;
 mod losses;
 mod naive;
+mod nf4;
 mod parity;
 mod recorder;
 mod synthetic;
+mod writing;

@@ -79,6 +79,16 @@ fn a_number_that_is_not_finite_is_named_by_sample_and_position_and_commits_nothi
 }
 
 #[test]
+fn a_loss_that_is_not_finite_is_named_by_sample_and_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), content());
+    let mut engine = Arithmetic::new();
+    engine.lossless = Some(402);
+    let error = Call { engine, ..Call::default() }.collect(&dir.path().join("run"), &plan).unwrap_err();
+    assert_eq!(error.to_string(), "the loss is inf at alpha sample 4, position 2");
+}
+
+#[test]
 fn a_manifest_whose_shard_names_leave_the_folder_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");

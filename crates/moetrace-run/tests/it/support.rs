@@ -31,6 +31,10 @@ pub(crate) struct Arithmetic {
     pub(crate) geometry: RoutingGeometry,
     /// Token at which the router breaks down.
     pub(crate) poison: Option<u32>,
+    /// Tokens whose id is a multiple of it choose another second expert in the second layer.
+    pub(crate) twist: Option<u32>,
+    /// Token whose loss is no number.
+    pub(crate) lossless: Option<u32>,
     /// Set after so many passes, as a signal would.
     pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
     /// Called before each layer with the passes done and the layer.
@@ -40,7 +44,15 @@ pub(crate) struct Arithmetic {
 
 impl Arithmetic {
     pub(crate) fn new() -> Self {
-        Self { geometry: geometry(), poison: None, stop_after: None, before_layer: None, passes: 0 }
+        Self {
+            geometry: geometry(),
+            poison: None,
+            twist: None,
+            lossless: None,
+            stop_after: None,
+            before_layer: None,
+            passes: 0,
+        }
     }
 }
 
@@ -60,7 +72,10 @@ impl Engine for Arithmetic {
             for (id, position) in batch.token_ids().iter().zip(batch.positions()) {
                 let h = id.0.wrapping_mul(0x9E37_79B9).rotate_left(*position % 32) ^ u32::from(ordinal.0);
                 let first = (h % 8) as u16;
-                experts.extend([ExpertId(first), ExpertId((first + 1 + (h >> 8) as u16 % 7) % 8)]);
+                let step = (h >> 8) as u16 % 7;
+                let twisted = ordinal.0 == 1 && self.twist.is_some_and(|n| id.0.is_multiple_of(n));
+                let step = if twisted { (step + 1) % 7 } else { step };
+                experts.extend([ExpertId(first), ExpertId((first + 1 + step) % 8)]);
                 let top = 0.5 + f32::from((h >> 16) as u16) / 262_144.0;
                 weights.extend([top, 0.9 - top]);
                 let poisoned = self.poison == Some(id.0) && ordinal.0 == 1;
@@ -85,6 +100,9 @@ impl Engine for Arithmetic {
             };
             let view = RoutingView::new(&self.geometry, ordinal, n, planes)?;
             sink.record(&view)?;
+        }
+        if let Some(row) = batch.token_ids().iter().position(|id| self.lossless == Some(id.0)) {
+            return Err(ModelError::LossNotFinite { row, found: f32::INFINITY });
         }
         sink.end()?;
         self.passes += 1;
@@ -146,6 +164,8 @@ pub(crate) fn plan(dir: &Path, content: ContentSettings) -> Plan {
         active_parameters: 1,
         engine: "cpu".into(),
         precision: "f32".into(),
+        compute_dtype: "f32".into(),
+        quantisation: None,
         router_dtype: "model".into(),
     };
     Plan::new(content, model, None, geometry(), corpus)

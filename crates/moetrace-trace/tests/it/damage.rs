@@ -24,7 +24,7 @@ fn small() -> Recording {
 }
 
 fn play(data: &Path, samples: &Path) -> Result<Recording, TraceError> {
-    let mut reader = ShardReader::open(data, samples)?;
+    let reader = ShardReader::open(data, samples)?;
     let mut memory = Memory::new(reader.geometry(), EVERYTHING);
     reader.play(6, &mut memory)?;
     Ok(memory.heard)

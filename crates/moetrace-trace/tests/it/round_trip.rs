@@ -1,6 +1,6 @@
 //! What is written is what is read, for every schema and however it was cut and encoded.
 
-use moetrace_routing::{Planes, TokenId};
+use moetrace_routing::{MoeOrdinal, Planes, TokenId};
 use moetrace_trace::{ShardReader, TraceColumns, TraceSettings};
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ fn expected(recording: &Recording, columns: TraceColumns, wants: Planes) -> Reco
 fn check(recording: &Recording, settings: &TraceSettings, wants: Planes, tokens_per_pass: usize) {
     let dir = tempfile::tempdir().unwrap();
     let (data, samples) = recording.write_files(&dir, settings);
-    let mut reader = ShardReader::open(&data, &samples).unwrap();
+    let reader = ShardReader::open(&data, &samples).unwrap();
     assert_eq!(reader.geometry(), &recording.geometry);
     assert_eq!(reader.rows(), recording.token_ids.len() as u64);
     assert_eq!(&**reader.dataset(), "letters");
@@ -77,6 +77,39 @@ proptest! {
         let geometry = if has_gate { geometry.with_shared_gate() } else { geometry };
         let recording = Recording::new(&geometry, &lengths, seed);
         check(&recording, &TraceSettings { columns, ..TraceSettings::default() }, wants, tokens_per_pass);
+    }
+
+    #[test]
+    fn passes_asked_for_one_by_one_are_the_rows_that_were_written_also_behind_some_left_out(
+        lengths in prop::collection::vec(1usize..40, 1..12),
+        steps in prop::collection::vec((any::<bool>(), 1usize..4), 12),
+        seed in any::<u64>(),
+    ) {
+        let recording = Recording::new(&geometry(64, 6, 2), &lengths, seed);
+        let dir = tempfile::tempdir().unwrap();
+        let (data, samples) = recording.write_files(&dir, &TraceSettings::default());
+        let mut playback = ShardReader::open(&data, &samples).unwrap().playback(EVERYTHING).unwrap();
+        let mut row = 0;
+        for (skipped, samples) in steps {
+            let rows: usize = playback.remaining().iter().take(samples).map(|s| s.tokens as usize).sum();
+            if skipped {
+                playback.skip(samples).unwrap();
+            } else {
+                let mut pass = playback.pass(samples).unwrap();
+                prop_assert_eq!(pass.batch().token_ids(), &recording.token_ids[row..row + rows]);
+                // Layers may be asked for in any order, and twice.
+                for ordinal in [1, 0, 1] {
+                    let view = pass.layer(MoeOrdinal(ordinal)).unwrap();
+                    let layer = &recording.layers[usize::from(ordinal)];
+                    prop_assert_eq!(view.experts(), &layer.experts[row * 6..(row + rows) * 6]);
+                    prop_assert_eq!(view.margins(), &layer.margins[row..row + rows]);
+                }
+                prop_assert!(pass.layer(MoeOrdinal(2)).is_err());
+            }
+            row += rows;
+        }
+        prop_assert_eq!(playback.reader().rows() as usize, recording.token_ids.len());
+        prop_assert_eq!(playback.remaining().is_empty(), row == recording.token_ids.len());
     }
 
     #[test]

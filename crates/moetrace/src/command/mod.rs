@@ -1,18 +1,24 @@
 //! One module per command.
 
 mod collect;
+mod compare;
 mod inspect;
 mod metrics;
 mod plan;
+mod quantize;
 mod status;
+mod synth;
 
 use clap::CommandFactory as _;
 
 pub(crate) use collect::collect;
+pub(crate) use compare::compare;
 pub(crate) use inspect::inspect;
 pub(crate) use metrics::metrics;
 pub(crate) use plan::plan;
+pub(crate) use quantize::quantize;
 pub(crate) use status::status;
+pub(crate) use synth::synth;
 
 use crate::failure::Failure;
 use crate::output;

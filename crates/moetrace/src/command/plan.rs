@@ -1,7 +1,8 @@
 //! `moetrace plan`: what a collect would do. Nothing is written but the unpacked embedded model.
 
+use moetrace_corpus::CorpusPlan;
 use moetrace_run::{ResolvedSetting, Shard};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::CollectArgs;
 use crate::failure::Failure;
@@ -9,6 +10,27 @@ use crate::output;
 use crate::prepare::Prepared;
 use crate::progress::Progress;
 use crate::show;
+
+/// The first faulty rows of each data set, as they are shown to a reader.
+fn faulty_rows(corpus: &CorpusPlan) -> Vec<Value> {
+    let rows = corpus.datasets.iter().flat_map(|d| d.examples.iter().map(move |row| (d, row)));
+    rows.map(|(d, row)| {
+        json!({
+            "dataset": d.name.to_string(),
+            "file": row.file,
+            "line": row.line,
+            "reason": row.reason,
+            "detail": row.detail,
+        })
+    })
+    .collect()
+}
+
+/// What is odd about the files of each data set.
+fn notes(corpus: &CorpusPlan) -> Vec<Value> {
+    let notes = corpus.datasets.iter().flat_map(|d| d.notes.iter().map(move |note| (d, note)));
+    notes.map(|(d, note)| json!({"dataset": d.name.to_string(), "note": note})).collect()
+}
 
 /// Prints settings, shards, tokens, memory and bytes.
 pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
@@ -31,6 +53,8 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
             "model": prepared.plan.model,
             "settings": prepared.settings,
             "datasets": prepared.plan.dataset_facts(),
+            "faulty_rows": faulty_rows(&prepared.plan.corpus),
+            "notes": notes(&prepared.plan.corpus),
             "shards": prepared.plan.shards,
             "selected": { "from": range.start, "to": range.end },
             "shards_committed": done,

@@ -1,6 +1,6 @@
 //! Failures of what a run reads: texts, models, recorded traces.
 
-use moetrace_corpus::CorpusError;
+use moetrace_corpus::{CorpusError, SkipCounts, SkipReason, SkippedRow};
 use moetrace_model::ModelError;
 use moetrace_trace::TraceError;
 
@@ -42,8 +42,13 @@ impl From<CorpusError> for Failure {
             CorpusError::Row { .. } => {
                 new(code::BAD_INPUT, "E-ROW", "without --strict such rows are counted, reported and skipped")
             }
-            CorpusError::NothingUsable { .. } | CorpusError::NoFiles { .. } => {
-                new(code::BAD_INPUT, "E-EMPTY", "check the path, or lower --min-chars if the texts are short")
+            CorpusError::NothingUsable { skipped, examples, .. } => {
+                let what = format!("{what}{}", where_lines(examples));
+                Self::new(code::BAD_INPUT, "E-EMPTY", what, unusable_help(skipped))
+            }
+            CorpusError::NoFiles { .. } => new(code::BAD_INPUT, "E-EMPTY", FORMS),
+            CorpusError::NoChatTemplate { .. } | CorpusError::BadTemplate { .. } => {
+                new(code::BAD_INPUT, "E-TOKENIZER", NO_TEMPLATE)
             }
             CorpusError::NoTokenizer { .. } => {
                 new(code::BAD_INPUT, "E-TOKENIZER", "put the model's tokenizer.json beside its config.json")
@@ -61,15 +66,92 @@ impl From<CorpusError> for Failure {
                 "E-CHANGED",
                 "let whoever writes the file finish, then run the same command again",
             ),
-            _ => new(code::BAD_INPUT, "E-DATA", "docs/data-sets.md lists the forms that can be read"),
+            _ => new(code::BAD_INPUT, "E-DATA", form_help(&error)),
         }
     }
+}
+
+const FORMS: &str = "check the path; docs/data-sets.md lists the forms that can be read";
+
+const NO_TEMPLATE: &str = "put a chat_template.jinja that works beside tokenizer.json, or name a column of plain text: \
+                           --dataset NAME=PATH:COLUMN";
+
+/// What to do with a file in a form that is not read.
+fn form_help(error: &CorpusError) -> &'static str {
+    match error {
+        CorpusError::Encoding { found: "UTF-32", .. } => {
+            "write it as UTF-8: iconv -f UTF-32 -t UTF-8 FILE > NEW"
+        }
+        CorpusError::Encoding { .. } => "write it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW",
+        CorpusError::FeatherV1 { .. } => "write it again with pyarrow.feather.write_feather(table, FILE)",
+        CorpusError::NoRegularFile { .. } => "write what it yields to a file: --dataset NAME=FILE",
+        _ => "docs/data-sets.md lists the forms that can be read",
+    }
+}
+
+/// Faulty rows shown of a data set that has no other.
+const ROWS_SHOWN: usize = 3;
+
+/// The first faulty rows, one a line.
+fn where_lines(rows: &[SkippedRow]) -> String {
+    rows.iter().take(ROWS_SHOWN).fold(String::new(), |lines, row| format!("{lines}\n  where: {row}"))
+}
+
+/// What to do about the reason that most rows were left out for.
+fn unusable_help(skipped: &SkipCounts) -> &'static str {
+    let (reason, _) = skipped.iter().max_by_key(|(_, rows)| *rows).unzip();
+    match reason {
+        None => "the data set has no rows; check the path",
+        Some(SkipReason::TooShort) => "lower --min-chars if the texts are meant to be short",
+        Some(SkipReason::WrongType | SkipReason::MissingColumn) => {
+            "name a column that holds text: --dataset NAME=PATH:COLUMN"
+        }
+        Some(SkipReason::InvalidUtf8 | SkipReason::BrokenJson) => {
+            "check that the file is what its name says; docs/data-sets.md lists the forms that can be read"
+        }
+        Some(SkipReason::OutOfVocabulary) => "the tokenizer or the input_ids belong to another model",
+        Some(SkipReason::UnclosedQuote) => "close the quote, or double those that are part of a text",
+        Some(SkipReason::TemplateRefused) => {
+            "name a column of plain text (--dataset NAME=PATH:COLUMN), or use a model whose chat template takes these"
+        }
+        Some(_) => "docs/data-sets.md says what each reason means",
+    }
+}
+
+/// Exit code, name and next step of failures that only 4-bit checkpoints know.
+fn four_bit(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
+    Some(match error {
+        ModelError::DensePrecision { .. } | ModelError::ComputeDtype { .. } => (
+            code::USAGE,
+            "E-PRECISION",
+            "use --precision nf4, with --compute-dtype f32 for exact activations",
+        ),
+        ModelError::AlreadyFourBit { .. } => {
+            (code::USAGE, "E-QUANTISED", "'moetrace collect --model DIR' runs it as it is")
+        }
+        ModelError::OutputExists { .. } => (code::NO_OUTPUT, "E-EXISTS", "name another folder: --out DIR"),
+        ModelError::OutputBusy { .. } => {
+            (code::LATER, "E-LOCKED", "wait for it, or name another folder: --out DIR")
+        }
+        ModelError::Nf4 { .. }
+        | ModelError::NothingQuantised { .. }
+        | ModelError::FourBitCode { .. }
+        | ModelError::FourBitRole { .. } => (
+            code::BAD_INPUT,
+            "E-NF4",
+            "the checkpoint is damaged or of another kind; docs/nf4.md says what is read",
+        ),
+        _ => return None,
+    })
 }
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
+        if let Some((exit, name, help)) = four_bit(&error) {
+            return new(exit, name, help);
+        }
         match &error {
             ModelError::Sink(sink) => match io_cause(sink.inner()) {
                 Some(io) => io_failure(io, "cannot write", what),
@@ -115,6 +197,7 @@ impl From<ModelError> for Failure {
             }
             ModelError::Json { .. }
             | ModelError::FileSize { .. }
+            | ModelError::Overlong { .. }
             | ModelError::Header { .. }
             | ModelError::HeaderLength { .. }
             | ModelError::WeightMap { .. } => {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use moetrace_run::RunError;
 
+mod compare;
 mod inputs;
 
 /// Exit codes; documented in docs/messages.md and stable.
@@ -152,6 +153,9 @@ impl From<RunError> for Failure {
                 "E-MANIFEST",
                 "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)",
             ),
+            RunError::OtherRouting { .. }
+            | RunError::OtherTokens { .. }
+            | RunError::NothingInCommon { .. } => compare::refused(&error, what),
             RunError::ShardRange { .. } => {
                 new(code::USAGE, "E-SHARDS", "'moetrace plan' without --shards shows those of each data set")
             }
@@ -163,7 +167,7 @@ impl From<RunError> for Failure {
             RunError::TokenRange { .. } => {
                 new(code::BAD_INPUT, "E-TOKENS", "the tokenizer or the input_ids belong to another model")
             }
-            RunError::NotFinite { .. } => new(
+            RunError::NotFinite { .. } | RunError::LossNotFinite { .. } => new(
                 code::BAD_INPUT,
                 "E-NAN",
                 "the checkpoint may be damaged; --precision f32 rules out overflow",

@@ -36,6 +36,7 @@ pub(crate) fn storage(storage: StorageType) -> &'static str {
         StorageType::F32 => "F32",
         StorageType::F16 => "F16",
         StorageType::Bf16 => "BF16",
+        StorageType::Nf4 => "NF4",
         _ => "other",
     }
 }

@@ -1,6 +1,7 @@
 //! Text as users see it: tables and blocks. Every number comes from a report; none is made here.
 
 mod checkpoint;
+mod compare;
 mod plan;
 mod report;
 mod run;
@@ -8,9 +9,12 @@ mod run;
 use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
+pub(crate) use compare::{compared, comparison, not_compared};
 pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{layers, summary};
-pub(crate) use run::{collected, collected_lines, heading, left_out, provenance, rows, status};
+pub(crate) use run::{
+    collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
+};
 
 /// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
 fn word(text: &str) -> String {

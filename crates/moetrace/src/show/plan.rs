@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use moetrace_model::{CpuEngine, Precision};
+use moetrace_model::CpuEngine;
 use moetrace_routing::WeightPrecision;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde::Serialize;
@@ -76,8 +76,9 @@ fn output_bytes(prepared: &Prepared, shards: &[Shard]) -> f64 {
     let (plan, g) = (&prepared.plan, &prepared.plan.geometry);
     let (content, columns) = (&plan.content, &plan.content.columns);
     let (layers, chosen, experts) = (g.layers().len() as f64, g.chosen() as f64, g.experts() as f64);
-    let value = if prepared.cpu.precision == Precision::Bf16 { BF16 } else { F32 };
-    let unrounded = content.weights == WeightPrecision::Full && prepared.cpu.precision == Precision::F32;
+    let exact = prepared.plan.model.compute_dtype == "f32";
+    let value = if exact { F32 } else { BF16 };
+    let unrounded = content.weights == WeightPrecision::Full && exact;
     let weight = if unrounded { WEIGHT_UNROUNDED } else { value.weight };
     let if_on = |on: bool, bytes: f64| if on { bytes } else { 0.0 };
 

@@ -127,7 +127,7 @@ fn specialisation(out: &mut String, report: &MetricsReport) -> std::fmt::Result 
     Ok(())
 }
 
-fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
+pub(super) fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
     writeln!(out, "{name:<21}{value}")
 }
 

@@ -44,6 +44,9 @@ pub(crate) fn left_out(corpus: &CorpusPlan) -> Vec<String> {
         for row in &d.examples {
             lines.push(format!("  {row}"));
         }
+        for note in &d.notes {
+            lines.push(format!("{}: {note}", d.name));
+        }
         let cut = d.samples.iter().filter(|s| s.truncated).count();
         if cut > 0 {
             lines.push(format!("{}: {} cut at the length limit", d.name, counted(cut as u64, "text")));
@@ -119,7 +122,7 @@ pub(crate) fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> Strin
 
 /// This program as it was called, so that what is to be typed next works: `moetrace` if it is on the path,
 /// else its place, from the working folder if it lies below it.
-fn program() -> String {
+pub(crate) fn program() -> String {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if called.components().count() < 2 {
         return "moetrace".into();
@@ -129,7 +132,7 @@ fn program() -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
     if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod columns;
+mod compare;
 mod damage;
 mod disk;
+mod faulty_texts;
 mod folders;
 mod planning;
 mod program;

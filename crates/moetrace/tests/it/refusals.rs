@@ -141,13 +141,14 @@ fn a_full_device_as_standard_output_is_an_error_and_no_panic() {
 fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
     let sources = [
         include_str!("../../src/failure/mod.rs"),
+        include_str!("../../src/failure/compare.rs"),
         include_str!("../../src/failure/inputs.rs"),
         include_str!("../../src/command/collect.rs"),
         include_str!("../../src/prepare.rs"),
         include_str!("../../../../README.md"),
     ];
     let mut help = String::new();
-    for command in ["collect", "plan", "status", "metrics", "inspect"] {
+    for command in ["collect", "plan", "status", "metrics", "compare", "inspect"] {
         help += &succeeds(&[command, "--help"]);
     }
     // Of cargo, in the README's commands.

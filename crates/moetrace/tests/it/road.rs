@@ -110,7 +110,7 @@ fn inspect_lists_the_tensors_of_a_checkpoint() {
 #[test]
 fn completions_name_every_command() {
     let script = succeeds(&["completions", "bash"]);
-    for command in ["collect", "plan", "status", "metrics", "inspect"] {
+    for command in ["collect", "plan", "status", "metrics", "compare", "inspect"] {
         assert!(script.contains(command), "{command}");
     }
 }

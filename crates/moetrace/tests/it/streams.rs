@@ -13,6 +13,8 @@ fn printing(run: &str) -> Vec<Vec<String>> {
         vec!["metrics", run],
         vec!["metrics", "--json", run],
         vec!["status", run],
+        vec!["compare", run, run],
+        vec!["compare", "--json", run, run],
         vec!["inspect", "--rows", "100000", run],
         vec!["inspect", "--json", run],
         vec!["completions", "bash"],

@@ -1,0 +1,113 @@
+//! Weight matrices as they are held, dense or in 4 bits, and the products with them.
+
+use std::borrow::Cow;
+
+use candle_core::{DType, Device, Error, Tensor};
+use gemm::Parallelism;
+use moetrace_nf4::Nf4Tensor;
+
+use super::numbers::floats;
+use super::product::{Places, Rows, padded_rows, split, times, times_transposed};
+use crate::ComputeDtype;
+
+/// Elements of a 4-bit matrix that are restored at once, 32 MiB as f32: a strip of rows. A matrix is never dense
+/// as a whole unless it is smaller.
+pub(super) const STRIP_ELEMENTS: usize = 8 << 20;
+
+/// A weight matrix of `outputs` rows and `inputs` columns, for products `x * W^T`.
+pub(super) enum Matrix {
+    /// `[inputs, outputs]`, the checkpoint's transposed.
+    Dense(Tensor),
+    /// Quantised matrices `[some outputs, inputs]`, one below the other.
+    Nf4(Vec<Nf4Tensor>),
+}
+
+impl Matrix {
+    /// Width of the result.
+    pub(super) fn outputs(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.dims().get(1).copied().unwrap_or(0),
+            Self::Nf4(parts) => parts.iter().map(|part| part.state().shape[0]).sum(),
+        }
+    }
+
+    /// Bytes held, the shared maps of scales not counted.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Dense(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
+            Self::Nf4(parts) => parts.iter().map(|part| part.bytes() as u64).sum(),
+        }
+    }
+
+    /// `out = x * W^T` for x `[M, inputs]`, out `[M, outputs]` dense. M is as given, so callers pad it.
+    ///
+    /// Under 4 bits each strip of rows is restored, rounded to `compute` element by element, and multiplied:
+    /// the order of summation along `inputs` is that of the whole product.
+    pub(super) fn multiply(
+        &self,
+        x: Rows<'_>,
+        out: &mut [f32],
+        compute: ComputeDtype,
+        parallelism: Parallelism,
+    ) -> candle_core::Result<()> {
+        match self {
+            Self::Dense(tensor) => {
+                let (inputs, outputs) = tensor.dims2()?;
+                let wide = tensor.to_dtype(DType::F32)?;
+                let wide = floats(&wide)?;
+                times(x, Rows::dense(&wide, inputs, outputs), Places::dense(out, outputs), parallelism);
+            }
+            Self::Nf4(parts) => {
+                let mut scratch = Vec::new();
+                let (outputs, mut first) = (self.outputs(), 0);
+                for part in parts {
+                    for strip in strips(part) {
+                        let rows = strip.len();
+                        scratch.resize(rows * x.columns, 0f32);
+                        part.dequantise_from(strip.start * x.columns, &mut scratch, |value| {
+                            compute.round_value(value)
+                        })
+                        .map_err(Error::wrap)?;
+                        let places = Places { values: out, first, columns: rows, stride: outputs };
+                        times_transposed(x, Rows::dense(&scratch, rows, x.columns), places, parallelism);
+                        first += rows;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same on a candle tensor, padded: x `[M, inputs]` to `[M, outputs]`.
+    pub(super) fn linear(
+        &self,
+        x: &Tensor,
+        compute: ComputeDtype,
+        threads: usize,
+    ) -> candle_core::Result<Tensor> {
+        let (m, k) = x.dims2()?;
+        let n = self.outputs();
+        let x = floats(x)?;
+        let rows = padded_rows(m, n);
+        let mut padded = Cow::Borrowed(&x[..]);
+        if rows > m {
+            padded.to_mut().resize(rows * k, 0.0);
+        }
+        let mut out = vec![0f32; rows * n];
+        self.multiply(Rows::dense(&padded, rows, k), &mut out, compute, split(threads))?;
+        out.truncate(m * n);
+        Tensor::from_vec(out, (m, n), &Device::Cpu)
+    }
+}
+
+/// Rows of a quantised matrix that are restored together. A strip begins where a block does, and none but the
+/// only one is short: a product with few columns would take another path through the gemm crate.
+fn strips(matrix: &Nf4Tensor) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    let [rows, columns] = matrix.state().shape[..] else { return Vec::new().into_iter() };
+    let block = matrix.state().block.get();
+    // So many rows are a whole number of blocks, whatever the columns.
+    let strip = (STRIP_ELEMENTS / columns.max(1) / block).max(1) * block;
+    let count = (rows / strip).max(1);
+    let ranges = (0..count).map(|i| i * strip..if i + 1 == count { rows } else { (i + 1) * strip });
+    ranges.collect::<Vec<_>>().into_iter()
+}
