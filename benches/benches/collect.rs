@@ -80,6 +80,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
                 range: None,
                 repair: false,
                 vocabulary: None,
+                holder: "bench",
                 stop: &AtomicBool::new(false),
             };
             let mut load = || Ok(Box::new(CpuEngine::load(&checkpoint, &settings)?) as Box<dyn Engine>);

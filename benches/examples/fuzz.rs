@@ -6,6 +6,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,12 +15,15 @@ use benches::{Random, Recorded};
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
 use moetrace_model::{
-    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, ModelConfig, Precision, Quantisation, synthetic,
+    Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine as _, ModelConfig, Precision,
+    Quantisation, synthetic,
 };
 use moetrace_nf4::{CODE_VALUES, Nf4Tensor, QuantState, Scales};
-use moetrace_routing::{LayerIndex, RoutingGeometry};
-use moetrace_run::RunFolder;
-use moetrace_trace::{SampleRow, ShardReader, ShardWriter, TraceSettings, read_rows, write_samples};
+use moetrace_routing::{LayerIndex, RoutingGeometry, WeightPrecision};
+use moetrace_run::{Collect, ContentSettings, Execution, ModelFacts, Plan, RealFs, RunFolder, Trust, replay};
+use moetrace_trace::{
+    SampleRow, ShardReader, ShardWriter, TraceColumns, TraceSettings, read_rows, write_samples,
+};
 
 /// What is mutated, and what reads it.
 struct Target {
@@ -31,7 +36,7 @@ enum Input {
     /// From this file, whose contents are sound.
     File(PathBuf, Box<dyn Fn()>),
     /// From memory; the sound bytes first.
-    Bytes(Vec<u8>, Box<dyn Fn(&[u8])>),
+    Bytes(Vec<u8>, fn(&[u8])),
 }
 
 impl Input {
@@ -125,6 +130,7 @@ fn targets(dir: &Path) -> Result<Vec<Target>> {
     let mut all = model_targets(&dir.join("model"))?;
     all.extend(corpus_targets(dir)?);
     all.extend(trace_targets(&dir.join("run"))?);
+    all.extend(run_targets(dir, &dir.join("model"))?);
     Ok(all)
 }
 
@@ -166,7 +172,7 @@ fn four_bit_targets(dir: &Path, config: &serde_json::Value) -> Result<Vec<Target
     let state = br#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [48, 64], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.0415}"#;
     Ok(vec![
         Target { name: "nf4", input: Input::File(out.join("model.safetensors"), Box::new(load)) },
-        Target { name: "quant_state", input: Input::Bytes(state.to_vec(), Box::new(parse_state)) },
+        Target { name: "quant_state", input: Input::Bytes(state.to_vec(), parse_state) },
     ])
 }
 
@@ -240,28 +246,89 @@ fn trace_targets(dir: &Path) -> Result<Vec<Target>> {
             drop(read_rows(&data, 3));
         }
     };
-    let manifest = dir.join("manifest.json");
-    std::fs::write(&manifest, include_str!("manifest.json"))?;
-    let folder = RunFolder::new(dir);
     Ok(vec![
         Target {
             name: "trace data",
             input: Input::File(data.clone(), Box::new(play(data.clone(), samples.clone()))),
         },
         Target { name: "trace samples", input: Input::File(samples.clone(), Box::new(play(data, samples))) },
-        Target {
-            name: "manifest",
-            input: Input::File(
-                manifest,
-                Box::new(move || {
-                    if let Ok(manifest) = folder.manifest() {
-                        drop(moetrace_run::status(&folder, &manifest));
-                        drop(manifest.geometry());
-                    }
-                }),
-            ),
-        },
     ])
+}
+
+/// A run of the synthetic model, continued with its manifest or a commit record mutated: everything that resumes,
+/// looks at or counts a run.
+fn run_targets(dir: &Path, model: &Path) -> Result<Vec<Target>> {
+    let source = dir.join("ids.jsonl");
+    std::fs::write(&source, "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [4, 5]}\n{\"input_ids\": [6]}\n")?;
+    let out = dir.join("synthetic");
+    let checkpoint = Checkpoint::open(model, &CheckpointSettings { mmap: false })?;
+    let load = move || CpuEngine::load(&checkpoint, &CpuSettings::default());
+    let plan = synthetic_plan(&source, load()?.geometry().clone())?;
+    let resume = move |out: &Path| -> Result<()> {
+        let folder = RunFolder::new(out);
+        let run = Collect {
+            fs: &RealFs,
+            folder: &folder,
+            plan: &plan,
+            settings: Vec::new(),
+            execution: &Execution { tokens_per_pass: 4, threads: 1, device: "cpu".into() },
+            metrics: MetricsSettings::default(),
+            range: None,
+            repair: false,
+            vocabulary: None,
+            holder: "fuzz",
+            stop: &AtomicBool::new(false),
+        };
+        moetrace_run::collect(&run, &mut || Ok(Box::new(load()?)), &mut |_| {})?;
+        Ok(())
+    };
+    resume(&out)?;
+    let folder = RunFolder::new(&out);
+    let record = folder.commit_path(&folder.manifest()?.shards[0].name);
+    let resume = Rc::new(resume);
+    let target = |name: &'static str, file: PathBuf| {
+        let (folder, resume) = (folder.clone(), Rc::clone(&resume));
+        let read = move || {
+            if let Ok(manifest) = folder.manifest() {
+                drop(moetrace_run::status(&folder, &manifest));
+                drop(replay(&folder, &manifest, &MetricsSettings::default(), Trust::Sizes));
+            }
+            drop(resume(folder.root()));
+        };
+        Target { name, input: Input::File(file, Box::new(read)) }
+    };
+    Ok(vec![target("manifest", folder.manifest_path()), target("commit record", record)])
+}
+
+fn synthetic_plan(source: &Path, geometry: RoutingGeometry) -> Result<Plan> {
+    let settings = CorpusSettings { traces: 3, min_chars: 0, ..CorpusSettings::default() };
+    let source = SourceSpec { name: "ids".into(), path: source.into(), column: None };
+    let corpus = moetrace_corpus::plan(&[source], None, &settings, &mut |_| {})?;
+    let content = ContentSettings {
+        traces: settings.traces,
+        max_length: settings.max_length,
+        min_chars: settings.min_chars,
+        seed: settings.seed,
+        shard_tokens: 3,
+        columns: TraceColumns::default(),
+        weights: WeightPrecision::Half,
+        hidden_rows: 0,
+    };
+    let model = ModelFacts {
+        name: "synthetic".into(),
+        revision: None,
+        family: "deepseek".into(),
+        config_hash: String::new(),
+        weights_hash: String::new(),
+        total_parameters: 1,
+        active_parameters: 1,
+        engine: "cpu".into(),
+        precision: "f32".into(),
+        compute_dtype: "f32".into(),
+        quantisation: None,
+        router_dtype: "model".into(),
+    };
+    Ok(Plan::new(content, model, None, geometry, corpus))
 }
 
 fn sample_row(span: &moetrace_routing::Span) -> SampleRow {

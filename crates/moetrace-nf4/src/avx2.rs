@@ -41,14 +41,14 @@ pub(crate) fn quantise(source: Source<'_>, block: BlockSize, codes: &mut [u8], a
 }
 
 /// Blocks as bf16 bits. Call it only where [`available`] is true.
-pub(crate) fn restore_bf16<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
+pub(crate) fn restore_bf16<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [u16]) {
     assert!(available(), "AVX2 and F16C are missing");
     // SAFETY: the features that the function is compiled for were found just now.
     unsafe { restore_halves::<Bf16, S>(blocks, out) }
 }
 
 /// Blocks as f16 bits. Call it only where [`available`] is true.
-pub(crate) fn restore_f16<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
+pub(crate) fn restore_f16<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [u16]) {
     assert!(available(), "AVX2 and F16C are missing");
     // SAFETY: the features that the function is compiled for were found just now.
     unsafe { restore_halves::<F16, S>(blocks, out) }
@@ -56,7 +56,7 @@ pub(crate) fn restore_f16<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut 
 
 /// Blocks as f32, each value of a block rounded by `round`. Call it only where [`available`] is true.
 pub(crate) fn restore_f32<S: Fn(usize) -> f32>(
-    blocks: Blocks<'_, S>,
+    blocks: &Blocks<'_, S>,
     out: &mut [f32],
     round: impl Fn(f32) -> f32,
 ) {
@@ -248,7 +248,7 @@ fn pack(codes: [__m256i; 8]) -> __m256i {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn restore_halves<R: Round, S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [u16]) {
+fn restore_halves<R: Round, S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [u16]) {
     let (below, above) = halves_of(blocks.values);
     // Bytes 0, 4, 8, 12 of each half are low bytes of four values, 1, 5, 9, 13 their high bytes.
     let gather = _mm256_setr_epi8(
@@ -322,7 +322,7 @@ fn look_up(low_bytes: __m256i, high_bytes: __m256i, codes: &[u8; ROUND / 2], out
 }
 
 #[target_feature(enable = "avx2")]
-fn restore_words<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [f32], round: impl Fn(f32) -> f32) {
+fn restore_words<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [f32], round: impl Fn(f32) -> f32) {
     // Bit position of each code in four bytes read as one little-endian word.
     let places = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
     for (number, (codes, out)) in parts(blocks.codes, out, blocks.width) {

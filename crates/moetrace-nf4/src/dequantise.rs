@@ -31,7 +31,7 @@ pub trait Target: Copy + Default + Send + Sync + sealed::Sealed {
 
     /// Restores blocks by the fastest way there is; `out` has two places for each byte of codes.
     #[doc(hidden)]
-    fn restore<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [Self]);
+    fn restore<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [Self]);
 }
 
 impl Target for f32 {
@@ -39,7 +39,7 @@ impl Target for f32 {
         value
     }
 
-    fn restore<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [Self]) {
+    fn restore<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [Self]) {
         restore_rounded(blocks, out, |value| value);
     }
 }
@@ -49,7 +49,7 @@ impl Target for bf16 {
         Self::from_f32(value)
     }
 
-    fn restore<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [Self]) {
+    fn restore<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [Self]) {
         #[cfg(target_arch = "x86_64")]
         if crate::avx2::available() {
             return crate::avx2::restore_bf16(blocks, out.reinterpret_cast_mut());
@@ -63,7 +63,7 @@ impl Target for f16 {
         Self::from_f32(value)
     }
 
-    fn restore<S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [Self]) {
+    fn restore<S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [Self]) {
         #[cfg(target_arch = "x86_64")]
         if crate::avx2::available() {
             return crate::avx2::restore_f16(blocks, out.reinterpret_cast_mut());
@@ -73,7 +73,7 @@ impl Target for f16 {
 }
 
 /// The definition: `code * scale` in f32, rounded once.
-pub(crate) fn restore_scalar<T: Target, S: Fn(usize) -> f32>(blocks: Blocks<'_, S>, out: &mut [T]) {
+pub(crate) fn restore_scalar<T: Target, S: Fn(usize) -> f32>(blocks: &Blocks<'_, S>, out: &mut [T]) {
     for (number, (codes, out)) in parts(blocks.codes, out, blocks.width) {
         let scale = (blocks.scale)(number);
         expand_scalar(&blocks.values.map(|value| T::round(value * scale)), codes, out);
@@ -82,7 +82,7 @@ pub(crate) fn restore_scalar<T: Target, S: Fn(usize) -> f32>(blocks: Blocks<'_, 
 
 /// The same as f32, with a rounding of the caller's.
 pub(crate) fn restore_rounded<S: Fn(usize) -> f32>(
-    blocks: Blocks<'_, S>,
+    blocks: &Blocks<'_, S>,
     out: &mut [f32],
     round: impl Fn(f32) -> f32,
 ) {

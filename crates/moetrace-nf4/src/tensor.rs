@@ -182,7 +182,7 @@ impl Nf4Tensor {
     /// [`Nf4Error::OutputLength`] where `out` has another length.
     pub fn dequantise<T: Target>(&self, out: &mut [T]) -> Result<(), Nf4Error> {
         self.check_output(out.len())?;
-        T::restore(self.blocks(0..self.elements), out);
+        T::restore(&self.blocks(0..self.elements), out);
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Nf4Tensor {
             let (elements, block) = (self.elements, self.state.block.get());
             return Err(Nf4Error::OutputRange { start, end, elements, block });
         }
-        restore_rounded(self.blocks(start..end), out, round);
+        restore_rounded(&self.blocks(start..end), out, round);
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl Nf4Tensor {
         self.check_output(out.len())?;
         out.par_chunks_mut(JOB_ELEMENTS).enumerate().for_each(|(job, out)| {
             let start = job * JOB_ELEMENTS;
-            T::restore(self.blocks(start..start + out.len()), out);
+            T::restore(&self.blocks(start..start + out.len()), out);
         });
         Ok(())
     }
@@ -225,7 +225,7 @@ impl Nf4Tensor {
     /// As [`dequantise`](Self::dequantise).
     pub fn dequantise_scalar<T: Target>(&self, out: &mut [T]) -> Result<(), Nf4Error> {
         self.check_output(out.len())?;
-        restore_scalar(self.blocks(0..self.elements), out);
+        restore_scalar(&self.blocks(0..self.elements), out);
         Ok(())
     }
 

@@ -25,8 +25,15 @@ pub enum RoutingError {
     ExpertTwice { layer: LayerIndex, row: usize, expert: u16 },
     #[error("layer {layer}, row {row}: weight {found} at rank {rank} exceeds the {before} before it")]
     WeightOrder { layer: LayerIndex, row: usize, rank: usize, found: f32, before: f32 },
-    #[error("layer {layer}, row {row}: {plane} is {found}, expected a finite number of at least 0")]
+    #[error("the hidden rows of layer {layer} hold {found} after {before}, expected ascending rows")]
+    HiddenOrder { layer: LayerIndex, found: u32, before: u32 },
+    #[error("layer {layer}, row {row}: {plane} is {found}, expected a finite number{}", least(plane))]
     NotFinite { layer: LayerIndex, row: usize, plane: &'static str, found: f32 },
+}
+
+/// What else is asked of a number: logits, hidden states and losses may be negative.
+fn least(plane: &str) -> &'static str {
+    if matches!(plane, "logit" | "hidden state" | "token loss") { "" } else { " of at least 0" }
 }
 
 /// A listener failed; the producer stops the pass and hands this on.

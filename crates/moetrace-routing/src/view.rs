@@ -49,8 +49,9 @@ impl<'a> RoutingView<'a> {
     ///
     /// # Errors
     /// A [`RoutingError`] that names the layer, and the first offending row: a wrong length, an expert
-    /// outside `0..E` or chosen twice, a weight, margin or entropy that is not finite or below 0, weights
-    /// that rise with the rank.
+    /// outside `0..E` or chosen twice, weights that rise with the rank, hidden rows that do not ascend, a weight,
+    /// margin, entropy or shared gate that is not finite or below 0, a logit or hidden state that is not finite.
+    /// A loss may be NaN, since a view does not know where spans begin, but not infinite.
     pub fn new(
         geometry: &RoutingGeometry,
         ordinal: MoeOrdinal,
@@ -63,7 +64,7 @@ impl<'a> RoutingView<'a> {
         let (e, k, d) = (geometry.experts(), geometry.chosen(), geometry.hidden());
         check_lengths(layer, rows, k, e, d, &planes)?;
         check_choices(layer, k, e, &planes)?;
-        check_finite(layer, &planes)?;
+        check_finite(layer, e, d, &planes)?;
         Ok(Self { ordinal, layer, rows, chosen: k, planes })
     }
 
@@ -167,7 +168,11 @@ fn check_lengths(
         let (found, plane) = (row as usize, "rows up to the last hidden row");
         return Err(RoutingError::PlaneLength { layer, plane, found, expected: n });
     }
-    Ok(())
+    let hidden_rows = planes.hidden.map_or(&[][..], |h| h.rows);
+    match hidden_rows.array_windows().find(|[before, found]| before >= found) {
+        Some(&[before, found]) => Err(RoutingError::HiddenOrder { layer, found, before }),
+        None => Ok(()),
+    }
 }
 
 fn check_choices(
@@ -198,11 +203,36 @@ fn check_choices(
     Ok(())
 }
 
-fn check_finite(layer: LayerIndex, planes: &RoutingPlanes<'_>) -> Result<(), RoutingError> {
-    for (plane, values) in [("margin", planes.margins), ("gate entropy", planes.gate_entropy)] {
+fn check_finite(
+    layer: LayerIndex,
+    e: usize,
+    d: usize,
+    planes: &RoutingPlanes<'_>,
+) -> Result<(), RoutingError> {
+    let none: &[f32] = &[];
+    let positive = [
+        ("margin", planes.margins),
+        ("gate entropy", planes.gate_entropy),
+        ("shared gate", planes.shared_gate.unwrap_or(none)),
+    ];
+    for (plane, values) in positive {
         if let Some(row) = values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
             return Err(RoutingError::NotFinite { layer, row, plane, found: values[row] });
         }
+    }
+    if let Some(at) = planes.logits.unwrap_or(none).iter().position(|v| !v.is_finite()) {
+        let found = planes.logits.unwrap_or(none)[at];
+        return Err(RoutingError::NotFinite { layer, row: at / e, plane: "logit", found });
+    }
+    if let Some(row) = planes.nll.unwrap_or(none).iter().position(|v| v.is_infinite()) {
+        let found = planes.nll.unwrap_or(none)[row];
+        return Err(RoutingError::NotFinite { layer, row, plane: "token loss", found });
+    }
+    if let Some(hidden) = &planes.hidden
+        && let Some(at) = hidden.values.iter().position(|v| !v.is_finite())
+    {
+        let (row, found) = (hidden.rows[at / d] as usize, hidden.values[at]);
+        return Err(RoutingError::NotFinite { layer, row, plane: "hidden state", found });
     }
     Ok(())
 }

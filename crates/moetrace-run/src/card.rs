@@ -23,7 +23,7 @@ fn front_matter(out: &mut String, manifest: &Manifest, summary: &Summary) -> std
     writeln!(out, "configs:")?;
     let recorded: Vec<_> = manifest.datasets.iter().enumerate().filter(|(_, d)| d.samples > 0).collect();
     let splits = splits(recorded.iter().map(|(_, d)| d.name.as_str()));
-    let hidden = manifest.identity.get("hidden").is_some_and(|n| n != "0");
+    let hidden = manifest.has_hidden();
     let kinds = [("tokens", "data", true), ("samples", "samples", true), ("hidden", "hidden", hidden)];
     for (config, folder, _) in kinds.into_iter().filter(|k| k.2) {
         writeln!(out, "- config_name: {config}")?;

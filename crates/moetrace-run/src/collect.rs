@@ -1,68 +1,19 @@
 //! The loop: each shard still to do goes through the engine, each committed one is replayed.
 
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
 use moetrace_model::{Engine, ModelError};
 
-use crate::commit::uncommit;
+use crate::commit::{input_hash, uncommit};
 use crate::lock::{Locked, lock_shard};
 use crate::replay::replay_shard;
 use crate::write::Writing;
 use crate::{
-    CommitRecord, Execution, Fs, Manifest, Plan, ResolvedSetting, RunError, RunFolder, Shard, Trust, rebuild,
+    Execution, Fs, Manifest, Plan, ResolvedSetting, RunError, RunEvent, RunFolder, Shard, Trust, rebuild,
 };
-
-/// What happens during a run, for whoever shows progress.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum RunEvent<'a> {
-    /// The model is about to be loaded.
-    Loading,
-    /// A shard begins.
-    Begin {
-        /// The shard.
-        shard: &'a Shard,
-        /// Its data set.
-        dataset: &'a str,
-    },
-    /// A pass is done.
-    Pass {
-        /// Its data set.
-        dataset: &'a str,
-        /// Samples in it.
-        samples: usize,
-        /// Tokens in it.
-        tokens: usize,
-    },
-    /// A shard is safe.
-    Committed {
-        /// Its record.
-        record: &'a CommitRecord,
-    },
-    /// A shard had been committed before; its rows were read back.
-    Replayed {
-        /// The shard.
-        shard: &'a Shard,
-        /// Its data set.
-        dataset: &'a str,
-    },
-    /// A damaged shard is done again.
-    Repairing {
-        /// The shard.
-        shard: &'a Shard,
-        /// What is wrong with it.
-        why: &'a RunError,
-    },
-    /// Another process is writing the shard.
-    Busy {
-        /// The shard.
-        shard: &'a Shard,
-        /// Who.
-        holder: &'a str,
-    },
-}
 
 /// Some of a run's shards: `A..B`, B excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +55,9 @@ pub struct Collect<'a> {
     pub repair: bool,
     /// Ids and strings of the tokens seen, for `tokens.parquet`; none leaves it out.
     pub vocabulary: Option<&'a dyn Fn(moetrace_routing::TokenId) -> Option<String>>,
-    /// Set from outside to stop after the pass in flight.
+    /// Who is at work, for whoever finds a shard's lock taken: a process, a host, since when.
+    pub holder: &'a str,
+    /// Set from outside to stop: the shard in flight is dropped at the next layer of its pass.
     pub stop: &'a AtomicBool,
 }
 
@@ -138,32 +91,31 @@ pub fn collect(
     load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
     on_event: &mut dyn FnMut(RunEvent<'_>),
 ) -> Result<Outcome, RunError> {
-    let shards = run.plan.shards.len();
-    let range = run.range.unwrap_or(ShardRange { from: 0, to: shards });
     // Before anything is written: a mistyped range leaves no folder behind.
-    if range.to > shards || range.from > range.to {
-        return Err(RunError::ShardRange { from: range.from, to: range.to, shards });
-    }
-    let manifest = run.folder.open(run.fs, run.plan, run.settings.clone())?;
-    let all = &manifest.shards;
-    let mut state = Looping { run, manifest: &manifest, engine: None, written: 0, busy: None, bytes: 0 };
-    let mut total = RoutingMetrics::new(&run.plan.geometry, &run.metrics);
-    let mut interrupted = false;
-    for shard in &all[range.from..range.to] {
-        if run.stop.load(Ordering::Relaxed) {
-            interrupted = true;
-            break;
-        }
-        match state.shard(shard, load, on_event)? {
-            Step::Counted(metrics) => total.merge(*metrics)?,
-            Step::Busy => {}
-            Step::Stopped => {
-                interrupted = true;
-                break;
+    let range = run.plan.select(run.range)?;
+    let (manifest, _at_work) = run.folder.open(run.fs, run.plan, &run.settings)?;
+    let total = RoutingMetrics::new(&run.plan.geometry, &run.metrics);
+    let mut state = Looping {
+        run,
+        manifest: &manifest,
+        engine: None,
+        written: 0,
+        holder: String::new(),
+        bytes: 0,
+        total,
+    };
+    let all: Vec<&Shard> = manifest.shards[range.clone()].iter().collect();
+    // What others were writing may be committed by now, or theirs no more: of several processes the last one
+    // finds everything done. Only what is still being written is left to them.
+    let busy = match state.shards(&all, load, on_event)? {
+        Some(first) if !first.is_empty() => state.shards(&first, load, &mut |event| {
+            if !matches!(event, RunEvent::Busy { .. }) {
+                on_event(event);
             }
-        }
-    }
-    state.conclude(total, interrupted, range)
+        })?,
+        other => other,
+    };
+    state.conclude(busy.map(|busy| busy.len()), range)
 }
 
 struct Looping<'a, 'r> {
@@ -171,8 +123,10 @@ struct Looping<'a, 'r> {
     manifest: &'r Manifest,
     engine: Option<Box<dyn Engine>>,
     written: usize,
-    busy: Option<(usize, String)>,
+    /// Who writes the last shard that was found busy.
+    holder: String,
     bytes: u64,
+    total: RoutingMetrics,
 }
 
 enum Step {
@@ -181,27 +135,47 @@ enum Step {
     Stopped,
 }
 
-impl Looping<'_, '_> {
+impl<'r> Looping<'_, 'r> {
+    /// Does these shards, and gives back those that another process is writing; `None` if it was told to stop.
+    fn shards(
+        &mut self,
+        shards: &[&'r Shard],
+        load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
+        on_event: &mut dyn FnMut(RunEvent<'_>),
+    ) -> Result<Option<Vec<&'r Shard>>, RunError> {
+        let mut busy = Vec::new();
+        for &shard in shards {
+            if self.run.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            match self.shard(shard, load, on_event)? {
+                Step::Counted(metrics) => self.total.merge(*metrics)?,
+                Step::Busy => busy.push(shard),
+                Step::Stopped => return Ok(None),
+            }
+        }
+        Ok(Some(busy))
+    }
+
     fn shard(
         &mut self,
         shard: &Shard,
         load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
         on_event: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<Step, RunError> {
-        if let Some(step) = self.committed(shard, on_event)? {
+        if let Some(step) = self.committed(shard, false, on_event)? {
             return Ok(step);
         }
-        let _lock = match lock_shard(self.run.folder, &shard.name)? {
+        let _lock = match lock_shard(self.run.folder, &shard.name, self.run.holder)? {
             Locked::Ours(lock) => lock,
             Locked::Theirs(holder) => {
                 on_event(RunEvent::Busy { shard, holder: &holder });
-                let busy = self.busy.get_or_insert((0, holder));
-                busy.0 += 1;
+                self.holder = holder;
                 return Ok(Step::Busy);
             }
         };
         // Another process may have committed it between our look and our lock.
-        if let Some(step) = self.committed(shard, on_event)? {
+        if let Some(step) = self.committed(shard, true, on_event)? {
             return Ok(step);
         }
         let engine = match &mut self.engine {
@@ -231,14 +205,20 @@ impl Looping<'_, '_> {
         Ok(Step::Counted(Box::new(metrics)))
     }
 
-    /// Replays the shard if it is committed; a damaged one is an error, or with `repair` is uncommitted.
+    /// Replays the shard if it is committed; a damaged one is an error, or with `repair` and its lock is uncommitted.
     fn committed(
         &mut self,
         shard: &Shard,
+        locked: bool,
         on_event: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<Option<Step>, RunError> {
-        let replayed = self.run.folder.commit(&shard.name).and_then(|record| {
+        let samples = &self.run.plan.corpus.datasets[shard.dataset].samples[shard.range()];
+        let replayed = self.run.folder.committed(self.manifest, shard).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
+            if record.input_hash != input_hash(samples) {
+                let path = self.run.folder.commit_path(&shard.name);
+                return Err(RunError::Damaged { path, what: "it was made of other tokens".into() });
+            }
             let metrics = replay_shard(
                 self.run.folder,
                 self.manifest,
@@ -257,6 +237,7 @@ impl Looping<'_, '_> {
                 on_event(RunEvent::Replayed { shard, dataset });
                 Ok(Some(Step::Counted(Box::new(metrics))))
             }
+            Err(_) if self.run.repair && !locked => Ok(None),
             Err(why) if self.run.repair => {
                 on_event(RunEvent::Repairing { shard, why: &why });
                 uncommit(self.run.fs, self.run.folder, shard)?;
@@ -266,23 +247,21 @@ impl Looping<'_, '_> {
         }
     }
 
-    fn conclude(
-        self,
-        metrics: RoutingMetrics,
-        interrupted: bool,
-        range: ShardRange,
-    ) -> Result<Outcome, RunError> {
+    fn conclude(self, busy: Option<usize>, range: Range<usize>) -> Result<Outcome, RunError> {
         let run = self.run;
         let shards = &self.manifest.shards;
-        let is_committed = |s: &&Shard| run.folder.commit_path(&s.name).is_file();
+        let is_committed = |shard: &&Shard| matches!(run.folder.committed(self.manifest, shard), Ok(Some(_)));
         let committed = shards.iter().filter(is_committed).count();
-        if let Some((busy, holder)) = self.busy.filter(|_| !interrupted) {
-            return Err(RunError::Locked { path: run.folder.root().into(), busy, holder });
+        if let Some(busy) = busy.filter(|&busy| busy > 0) {
+            return Err(RunError::Locked { path: run.folder.root().into(), busy, holder: self.holder });
         }
-        let complete = committed == shards.len() && !interrupted;
+        let mut interrupted = busy.is_none();
+        let mut complete = committed == shards.len() && !interrupted;
         if complete {
-            let whole = range.from == 0 && range.to == shards.len();
-            rebuild::derived(run, self.manifest, whole.then_some(&metrics))?;
+            let whole = range == (0..shards.len());
+            let metrics = whole.then_some(&self.total);
+            complete = rebuild::derived(run, self.manifest, self.written > 0, metrics)?;
+            interrupted = !complete;
         }
         Ok(Outcome {
             shards: shards.len(),
@@ -290,7 +269,7 @@ impl Looping<'_, '_> {
             written: self.written,
             interrupted,
             bytes: self.bytes,
-            metrics,
+            metrics: self.total,
             complete,
         })
     }

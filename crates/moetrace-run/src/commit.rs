@@ -6,11 +6,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use moetrace_corpus::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::error::OnPath;
 use crate::folder::to_json;
-use crate::{Execution, Fs, RunError, RunFolder, Shard};
+use crate::{Execution, Fs, Manifest, RunError, RunFolder, Shard};
+
+/// The folders that hold a shard's files, in the order of its record.
+pub(crate) const KINDS: [&str; 3] = ["data", "samples", "hidden"];
 
 /// One committed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +38,12 @@ pub struct CommitRecord {
     pub plan_hash: String,
     /// Rows of its data file.
     pub rows: u64,
+    /// Its first sample, counted in the data set's plan order.
+    pub first: u64,
     /// Its samples.
     pub samples: u64,
+    /// Hash of their ids and tokens: what went through the model.
+    pub input_hash: String,
     /// Passes it took.
     pub passes: u64,
     /// Times the pass size was halved for want of memory.
@@ -90,7 +98,7 @@ pub(crate) fn remove_leftovers(fs: &dyn Fs, folder: &RunFolder, shard: &Shard) -
     if folder.commit_path(&shard.name).exists() {
         return Ok(());
     }
-    for kind in ["data", "samples", "hidden"] {
+    for kind in KINDS {
         let path = folder.shard_path(kind, &shard.name);
         fs.remove(&path).on("cannot remove", &path)?;
     }
@@ -111,6 +119,20 @@ pub(crate) fn uncommit(fs: &dyn Fs, folder: &RunFolder, shard: &Shard) -> Result
     folder.sync_parent(fs, &path)
 }
 
+/// Hash of what goes through the model: each sample's id, number of tokens and tokens.
+pub(crate) fn input_hash(samples: &[Sample]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::new();
+    for sample in samples {
+        bytes.clear();
+        bytes.extend(sample.id.0.to_le_bytes());
+        bytes.extend((sample.tokens.len() as u64).to_le_bytes());
+        bytes.extend(sample.tokens.iter().flat_map(|id| id.0.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// Size and blake3 of a file.
 pub(crate) fn hash_file(path: &Path) -> Result<(u64, String), RunError> {
     let mut file = File::open(path).on("cannot read", path)?;
@@ -120,6 +142,34 @@ pub(crate) fn hash_file(path: &Path) -> Result<(u64, String), RunError> {
 }
 
 impl CommitRecord {
+    /// What about the record is not as this run has it, if anything: records are files, which can be copied from
+    /// other runs and written by others.
+    pub(crate) fn objection(&self, manifest: &Manifest, shard: &Shard) -> Option<String> {
+        let said = |what: &str, found: &dyn std::fmt::Display, expected: &dyn std::fmt::Display| {
+            Some(format!("its {what} is {found}, expected {expected}"))
+        };
+        if self.plan_hash != manifest.plan_hash {
+            return said("plan_hash", &self.plan_hash, &manifest.plan_hash);
+        }
+        for (what, found, expected) in [
+            ("first sample", self.first, shard.first as u64),
+            ("number of samples", self.samples, shard.samples as u64),
+            ("number of rows", self.rows, shard.tokens),
+        ] {
+            if found != expected {
+                return said(what, &found, &expected);
+            }
+        }
+        let kinds: Vec<&str> = self.files.iter().map(|f| f.folder.as_str()).collect();
+        let expected = if manifest.has_hidden() { &KINDS[..] } else { &KINDS[..2] };
+        if kinds != expected {
+            return said("list of files", &kinds.join(", "), &expected.join(", "));
+        }
+        let rows = [shard.tokens, shard.samples as u64];
+        let differs = self.files.iter().zip(rows).find(|(file, rows)| file.rows != *rows);
+        differs.and_then(|(file, rows)| said(&format!("rows of {}", file.folder), &file.rows, &rows))
+    }
+
     /// Whether every file is there with the size the record names.
     ///
     /// # Errors
@@ -160,6 +210,6 @@ impl CommitRecord {
 
     /// Bytes over all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.bytes).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 }

@@ -33,7 +33,7 @@ pub enum RunError {
     OtherSettings { path: PathBuf, differences: Vec<Difference> },
     #[error("shards {from}..{to} are outside a run of {shards} shards")]
     ShardRange { from: usize, to: usize, shards: usize },
-    #[error("another moetrace process is writing {busy} of the shards of {} ({holder})", path.display())]
+    #[error("another moetrace process is {} ({holder})", at_work(path, *busy))]
     Locked { path: PathBuf, busy: usize, holder: String },
     #[error("{} reads back {found} rows, {expected} were written", path.display())]
     Rows { path: PathBuf, found: u64, expected: u64 },
@@ -67,6 +67,15 @@ pub enum RunError {
 
 fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a process with the lock does: it has none of a shard while it loads, looks or concludes.
+fn at_work(path: &Path, busy: usize) -> String {
+    match busy {
+        0 => format!("at work in {}", path.display()),
+        1 => format!("writing a shard of {}", path.display()),
+        _ => format!("writing {busy} of the shards of {}", path.display()),
+    }
 }
 
 fn because(differences: &[Difference]) -> String {

@@ -1,10 +1,13 @@
 //! Where a run keeps what.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::commit::KINDS;
 use crate::error::OnPath;
 use crate::manifest::MANIFEST_VERSION;
-use crate::{CommitRecord, Fs, Manifest, Plan, ResolvedSetting, RunError};
+use crate::{CommitRecord, Fs, Manifest, RunError, Shard};
 
 /// A run folder by its path.
 #[derive(Debug, Clone)]
@@ -28,13 +31,25 @@ impl RunFolder {
         self.root.join("manifest.json")
     }
 
+    pub(crate) fn commits(&self) -> PathBuf {
+        self.root.join("state/commits")
+    }
+
+    pub(crate) fn run_lock_path(&self) -> PathBuf {
+        self.root.join("state/run.lock")
+    }
+
     /// The commit record of a shard.
     pub fn commit_path(&self, shard: &str) -> PathBuf {
-        self.root.join("state/commits").join(format!("{shard}.json"))
+        self.commits().join(format!("{shard}.json"))
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("state/locks")
     }
 
     pub(crate) fn lock_path(&self, shard: &str) -> PathBuf {
-        self.root.join("state/locks").join(format!("{shard}.lock"))
+        self.locks().join(format!("{shard}.lock"))
     }
 
     /// A shard's file in `data`, `samples` or `hidden`.
@@ -49,8 +64,8 @@ impl RunFolder {
     /// Reads the manifest.
     ///
     /// # Errors
-    /// [`RunError::NotARun`] without one, [`RunError::Damaged`] if it does not parse or is newer than this
-    /// program.
+    /// [`RunError::NotARun`] without one, [`RunError::Damaged`] if it does not parse, contradicts itself or is newer
+    /// than this program.
     pub fn manifest(&self) -> Result<Manifest, RunError> {
         let path = self.manifest_path();
         let bytes = match std::fs::read(&path) {
@@ -67,9 +82,8 @@ impl RunFolder {
                 "version {found} is newer than {known}, the newest this program knows"
             )));
         }
-        // Names become paths: one from a foreign manifest must not leave the folder.
-        match manifest.shards.iter().find(|s| s.name.contains(['/', '\\', '\0']) || s.name.starts_with('.')) {
-            Some(shard) => Err(damaged(format!("shard name {:?} is no file name", shard.name))),
+        match manifest.objection() {
+            Some(what) => Err(damaged(what)),
             None => Ok(manifest),
         }
     }
@@ -77,55 +91,6 @@ impl RunFolder {
     /// Whether a run has begun here.
     pub fn has_manifest(&self) -> bool {
         self.manifest_path().is_file()
-    }
-
-    /// Begins the run or continues it, whichever the folder asks for.
-    ///
-    /// # Errors
-    /// [`RunError::OtherSettings`] if the folder holds a run of another plan, [`RunError::ForeignFolder`] if
-    /// it holds something else.
-    pub fn open(
-        &self,
-        fs: &dyn Fs,
-        plan: &Plan,
-        settings: Vec<ResolvedSetting>,
-    ) -> Result<Manifest, RunError> {
-        if !self.has_manifest() {
-            self.refuse_foreign()?;
-            for folder in ["data", "samples", "state/commits", "state/locks", "tmp"] {
-                let path = self.root.join(folder);
-                fs.create_dir(&path).on("cannot create", &path)?;
-            }
-            if plan.content.columns.hidden {
-                let path = self.root.join("hidden");
-                fs.create_dir(&path).on("cannot create", &path)?;
-            }
-            let text = to_json(&Manifest::new(plan, settings));
-            match self.place_new(fs, "manifest.json", &self.manifest_path(), text.as_bytes()) {
-                // Another process began the same folder between our look and our write: its manifest rules.
-                Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
-        }
-        let manifest = self.manifest()?;
-        let differences = manifest.differences(plan);
-        if differences.is_empty() {
-            Ok(manifest)
-        } else {
-            Err(RunError::OtherSettings { path: self.root.clone(), differences })
-        }
-    }
-
-    fn refuse_foreign(&self) -> Result<(), RunError> {
-        let Ok(entries) = std::fs::read_dir(&self.root) else { return Ok(()) };
-        let ours = ["data", "samples", "hidden", "state", "tmp"];
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !ours.contains(&name.as_str()) {
-                return Err(RunError::ForeignFolder { path: self.root.clone(), found: name });
-            }
-        }
-        Ok(())
     }
 
     /// Writes a file durably under a name that must be free.
@@ -138,7 +103,7 @@ impl RunFolder {
     ) -> Result<(), RunError> {
         let tmp = self.write_tmp(fs, tmp_name, bytes)?;
         if let Err(error) = fs.rename_new(&tmp, to) {
-            // What is left behind in tmp would be removed by the next run; try now all the same.
+            // What stays in tmp is removed when the run is next opened with nobody at work in it.
             let _ = fs.remove(&tmp);
             return Err(error).on("cannot create", to);
         }
@@ -154,17 +119,17 @@ impl RunFolder {
         bytes: &[u8],
     ) -> Result<(), RunError> {
         let tmp = self.write_tmp(fs, tmp_name, bytes)?;
-        fs.rename_over(&tmp, to).on("cannot write", to)?;
+        if let Err(error) = fs.rename_over(&tmp, to) {
+            let _ = fs.remove(&tmp);
+            return Err(error).on("cannot write", to);
+        }
         self.sync_parent(fs, to)
     }
 
     fn write_tmp(&self, fs: &dyn Fs, name: &str, bytes: &[u8]) -> Result<PathBuf, RunError> {
         let tmp = self.tmp_path(name);
-        let written = fs.create_new(&tmp).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.flush()?;
-            file.sync()
-        });
+        let mut file = fs.create_new(&tmp).on("cannot write", &tmp)?;
+        let written = file.write_all(bytes).and_then(|()| file.flush()).and_then(|()| file.sync());
         if written.is_err() {
             let _ = fs.remove(&tmp);
         }
@@ -172,12 +137,11 @@ impl RunFolder {
         Ok(tmp)
     }
 
-    /// A name in `tmp` that no other process and no earlier attempt of this one uses.
+    /// A name in `tmp` that no other process and no earlier attempt uses. A process's number does not say which
+    /// it is: in a container every run is number 1.
     pub(crate) fn tmp_path(&self, name: &str) -> PathBuf {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static ATTEMPT: AtomicU64 = AtomicU64::new(0);
-        let attempt = ATTEMPT.fetch_add(1, Ordering::Relaxed);
-        self.tmp().join(format!("{name}.{}.{attempt}.part", std::process::id()))
+        let random = RandomState::new().hash_one(name);
+        self.tmp().join(format!("{name}.{}.{random:016x}.part", std::process::id()))
     }
 
     pub(crate) fn sync_parent(&self, fs: &dyn Fs, path: &Path) -> Result<(), RunError> {
@@ -185,20 +149,41 @@ impl RunFolder {
         fs.sync_dir(parent).on("cannot sync", parent)
     }
 
-    /// The commit record of a shard, if it has one.
+    /// The commit record of a shard, if it has one. Whether it is of this run, [`committed`](Self::committed) says.
     ///
     /// # Errors
-    /// [`RunError::Damaged`] if it does not parse.
+    /// [`RunError::Damaged`] if it does not parse or names another shard or files outside the run.
     pub fn commit(&self, shard: &str) -> Result<Option<CommitRecord>, RunError> {
         let path = self.commit_path(shard);
-        match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            other => {
-                let bytes = other.on("cannot read", &path)?;
-                let record = serde_json::from_slice(&bytes);
-                record.map(Some).map_err(|e| RunError::Damaged { path, what: e.to_string() })
-            }
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.on("cannot read", &path)?,
+        };
+        let damaged = |what: String| RunError::Damaged { path: path.clone(), what };
+        let record: CommitRecord = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        // Both become paths.
+        if record.shard != shard {
+            return Err(damaged(format!("it is the record of shard {:?}", record.shard)));
         }
+        match record.files.iter().find(|file| !KINDS.contains(&file.folder.as_str())) {
+            Some(file) => Err(damaged(format!("it names a file in {:?}", file.folder))),
+            None => Ok(Some(record)),
+        }
+    }
+
+    /// The commit record of a shard if the shard counts: the record is of this run and of this shard, and its files
+    /// have the sizes it names.
+    ///
+    /// # Errors
+    /// [`RunError::Damaged`] with what is not as the manifest has it, and what
+    /// [`check_sizes`](CommitRecord::check_sizes) says.
+    pub fn committed(&self, manifest: &Manifest, shard: &Shard) -> Result<Option<CommitRecord>, RunError> {
+        let Some(record) = self.commit(&shard.name)? else { return Ok(None) };
+        if let Some(what) = record.objection(manifest, shard) {
+            return Err(RunError::Damaged { path: self.commit_path(&shard.name), what });
+        }
+        record.check_sizes(self)?;
+        Ok(Some(record))
     }
 }
 

@@ -3,14 +3,17 @@
 //! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume, the walk through two runs.
 //! Not here: terminal, flags, clock, environment; no model mathematics, no Parquet encoding.
 //!
-//! A shard counts only when its commit record exists and the files it names have the sizes it names.
+//! A shard counts only when its commit record exists, is of this run's plan, and names files that have the sizes it
+//! names.
 //! Everything else in a run folder is either unfinished and removable, or derived and rebuildable.
 
+mod begin;
 mod card;
 mod collect;
 mod commit;
 mod compare;
 mod error;
+mod event;
 mod execution;
 mod folder;
 mod fs;
@@ -21,13 +24,15 @@ mod rebuild;
 mod replay;
 mod shard;
 mod status;
+mod stop;
 mod summary;
 mod write;
 
-pub use collect::{Collect, Outcome, RunEvent, ShardRange, collect};
+pub use collect::{Collect, Outcome, ShardRange, collect};
 pub use commit::{CommitRecord, CommittedFile};
 pub use compare::{ComparedDataset, ComparedRun, Comparison, TokenBasis, TokenDifference, compare};
 pub use error::RunError;
+pub use event::RunEvent;
 pub use execution::Execution;
 pub use folder::RunFolder;
 pub use fs::{Fs, FsFile, RealFs};

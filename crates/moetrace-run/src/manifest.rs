@@ -181,6 +181,17 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The hash of an identity, 64 hex digits.
+pub(crate) fn identity_hash(identity: &BTreeMap<String, String>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in identity.iter().flat_map(|(key, value)| [key, value]) {
+        // Lengths first, so that no two identities share their bytes.
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// What two identities do not share, by name.
 pub(crate) fn identity_differences(
     was: &BTreeMap<String, String>,
@@ -234,6 +245,51 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Whether the run keeps router inputs.
+    pub fn has_hidden(&self) -> bool {
+        self.identity.get("hidden").is_some_and(|rows| rows != "0")
+    }
+
+    /// What about the manifest contradicts itself, if anything: it is a file, which anybody can change.
+    pub(crate) fn objection(&self) -> Option<String> {
+        // Names become paths: one from a foreign manifest must not leave the folder.
+        let is_path = |name: &str| name.contains(['/', '\\', '\0']) || name.starts_with('.');
+        if let Some(shard) = self.shards.iter().find(|s| is_path(&s.name)) {
+            return Some(format!("shard name {:?} is no file name", shard.name));
+        }
+        if identity_hash(&self.identity) != self.plan_hash {
+            return Some("its plan_hash is not the hash of its identity".into());
+        }
+        let mut names = std::collections::BTreeSet::new();
+        if let Some(shard) = self.shards.iter().find(|s| !names.insert(&s.name)) {
+            return Some(format!("shard {} is listed twice", shard.name));
+        }
+        let mut held = vec![(0u64, 0u64); self.datasets.len()];
+        for shard in &self.shards {
+            let Some((samples, tokens)) = held.get_mut(shard.dataset) else {
+                return Some(format!(
+                    "shard {} is of data set {}, which is not there",
+                    shard.name, shard.dataset
+                ));
+            };
+            if shard.first as u64 != *samples {
+                return Some(format!(
+                    "shard {} begins with sample {}, expected {samples}",
+                    shard.name, shard.first
+                ));
+            }
+            *samples = samples.saturating_add(shard.samples as u64);
+            *tokens = tokens.saturating_add(shard.tokens);
+        }
+        let differs = self.datasets.iter().zip(held).find(|(d, held)| (d.samples, d.tokens) != *held);
+        differs.map(|(d, (samples, tokens))| {
+            format!(
+                "the shards of {} hold {samples} samples and {tokens} tokens, expected {} and {}",
+                d.name, d.samples, d.tokens
+            )
+        })
+    }
+
     /// The shape of the routing, checked.
     ///
     /// # Errors

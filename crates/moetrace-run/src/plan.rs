@@ -1,13 +1,14 @@
 //! Everything that decides the bytes of a run, and its hash.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use moetrace_corpus::CorpusPlan;
 use moetrace_routing::{RoutingGeometry, WeightPrecision};
 use moetrace_trace::TraceColumns;
 
-use crate::manifest::{DatasetFacts, ModelFacts, TokenizerFacts};
-use crate::{Shard, shard};
+use crate::manifest::{DatasetFacts, ModelFacts, TokenizerFacts, identity_hash};
+use crate::{RunError, Shard, ShardRange, shard};
 
 /// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
 /// sources have equal files.
@@ -103,20 +104,25 @@ impl Plan {
 
     /// The hash of [`identity`](Self::identity), 64 hex digits.
     pub fn hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for (key, value) in self.identity() {
-            // Lengths first, so that no two identities share their bytes.
-            for part in [key, value] {
-                hasher.update(&(part.len() as u64).to_le_bytes());
-                hasher.update(part.as_bytes());
-            }
-        }
-        hasher.finalize().to_hex().to_string()
+        identity_hash(&self.identity())
     }
 
     /// What the manifest says of each data set.
     pub fn dataset_facts(&self) -> Vec<DatasetFacts> {
         self.corpus.datasets.iter().map(DatasetFacts::new).collect()
+    }
+
+    /// The shards of a range; all without one.
+    ///
+    /// # Errors
+    /// [`RunError::ShardRange`] if the run has not that many.
+    pub fn select(&self, range: Option<ShardRange>) -> Result<Range<usize>, RunError> {
+        let shards = self.shards.len();
+        match range {
+            None => Ok(0..shards),
+            Some(ShardRange { from, to }) if from <= to && to <= shards => Ok(from..to),
+            Some(ShardRange { from, to }) => Err(RunError::ShardRange { from, to, shards }),
+        }
     }
 
     /// Tokens over all shards.

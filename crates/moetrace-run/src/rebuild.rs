@@ -1,44 +1,89 @@
 //! The derived files of a complete run: summary.json, tokens.parquet, README.md.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
-use moetrace_metrics::RoutingMetrics;
+use moetrace_metrics::{MetricsReport, RoutingMetrics};
 use moetrace_routing::TokenId;
-use moetrace_trace::{TraceSettings, write_vocabulary};
+use moetrace_trace::{TraceSettings, verify_footer, write_vocabulary};
 
 use crate::folder::to_json;
-use crate::{Collect, Manifest, RunError, Summary, Trust, card, replay};
+use crate::replay::replay_shard;
+use crate::{Collect, Manifest, RunError, Summary, Trust, card};
 
-/// Writes the derived files; numbers not at hand are counted from the committed shards.
+/// Writes the derived files; numbers not at hand are counted from the committed shards. Files that are there and
+/// hold what this call could write are left alone: a card may have been edited, a disk may be read-only. `false` if
+/// it was told to stop.
 pub(crate) fn derived(
     run: &Collect<'_>,
     manifest: &Manifest,
+    written: bool,
     metrics: Option<&RoutingMetrics>,
-) -> Result<(), RunError> {
+) -> Result<bool, RunError> {
+    let path = |name: &str| run.folder.root().join(name);
+    let has_summary = !written && is_of(manifest, &path("summary.json"));
+    let has_card = path("README.md").exists();
+    if written || verify_footer(&path("tokens.parquet")).is_err() {
+        vocabulary(run)?;
+    }
+    if has_summary && has_card {
+        return Ok(true);
+    }
     let report = match metrics {
         Some(metrics) => metrics.report(),
-        None => replay(run.folder, manifest, &run.metrics, Trust::Nothing)?.0.report(),
+        None => match count(run, manifest)? {
+            Some(metrics) => metrics.report(),
+            None => return Ok(false),
+        },
     };
+    let summary = summary(run, manifest, report)?;
+    let place = |name: &str, text: &str| run.folder.place_over(run.fs, name, &path(name), text.as_bytes());
+    if !has_card {
+        place("README.md", &card::dataset_card(manifest, &summary))?;
+    }
+    // Last, so that its presence says that the others are there.
+    if !has_summary {
+        place("summary.json", &to_json(&summary))?;
+    }
+    Ok(true)
+}
+
+/// Whether the summary is this run's.
+fn is_of(manifest: &Manifest, path: &Path) -> bool {
+    let summary: Option<Summary> =
+        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    summary.is_some_and(|summary| summary.plan_hash == manifest.plan_hash)
+}
+
+/// Numbers over every shard; `None` if it was told to stop.
+fn count(run: &Collect<'_>, manifest: &Manifest) -> Result<Option<RoutingMetrics>, RunError> {
+    let mut total = RoutingMetrics::new(&manifest.geometry()?, &run.metrics);
+    for shard in &manifest.shards {
+        if run.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if let Some(record) = run.folder.committed(manifest, shard)? {
+            total.merge(replay_shard(run.folder, manifest, shard, &record, &run.metrics, Trust::Nothing)?)?;
+        }
+    }
+    Ok(Some(total))
+}
+
+fn summary(run: &Collect<'_>, manifest: &Manifest, metrics: MetricsReport) -> Result<Summary, RunError> {
     let mut bytes = 0;
     for shard in &manifest.shards {
-        bytes += run.folder.commit(&shard.name)?.map_or(0, |record| record.bytes());
+        bytes += run.folder.committed(manifest, shard)?.map_or(0, |record| record.bytes());
     }
-    let summary = Summary {
+    Ok(Summary {
         plan_hash: manifest.plan_hash.clone(),
         shards: manifest.shards.len(),
         samples: manifest.shards.iter().map(|s| s.samples as u64).sum(),
         tokens: manifest.shards.iter().map(|s| s.tokens).sum(),
         bytes,
         datasets: manifest.datasets.clone(),
-        metrics: report,
-    };
-    let place = |name: &str, text: &str| {
-        run.folder.place_over(run.fs, name, &run.folder.root().join(name), text.as_bytes())
-    };
-    vocabulary(run)?;
-    place("README.md", &card::dataset_card(manifest, &summary))?;
-    // Last, so that its presence says that the others are there.
-    place("summary.json", &to_json(&summary))
+        metrics,
+    })
 }
 
 fn vocabulary(run: &Collect<'_>) -> Result<(), RunError> {

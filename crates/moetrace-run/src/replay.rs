@@ -27,11 +27,10 @@ pub fn replay(
     settings: &MetricsSettings,
     trust: Trust,
 ) -> Result<(RoutingMetrics, usize), RunError> {
-    let geometry = manifest.geometry()?;
-    let mut total = RoutingMetrics::new(&geometry, settings);
+    let mut total = RoutingMetrics::new(&manifest.geometry()?, settings);
     let mut committed = 0;
     for shard in &manifest.shards {
-        if let Some(record) = folder.commit(&shard.name)? {
+        if let Some(record) = folder.committed(manifest, shard)? {
             total.merge(replay_shard(folder, manifest, shard, &record, settings, trust)?)?;
             committed += 1;
         }
@@ -39,7 +38,7 @@ pub fn replay(
     Ok((total, committed))
 }
 
-/// Numbers over one committed shard.
+/// Numbers over one committed shard; its record is that of [`RunFolder::committed`].
 pub(crate) fn replay_shard(
     folder: &RunFolder,
     manifest: &Manifest,
@@ -62,7 +61,6 @@ pub(crate) fn open_shard(
     record: &CommitRecord,
     trust: Trust,
 ) -> Result<ShardReader, RunError> {
-    record.check_sizes(folder)?;
     if trust == Trust::Nothing {
         record.check_hashes(folder)?;
     }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::lock::{Locked, lock_shard};
-use crate::{Manifest, RunError, RunFolder};
+use crate::lock::writer_of;
+use crate::{Manifest, RunFolder};
 
 /// The state of one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,33 +34,22 @@ pub struct Status {
     pub bytes: u64,
 }
 
-/// Looks at every shard of a run.
-///
-/// # Errors
-/// A [`RunError`] if the folder cannot be read or is no run.
-pub fn status(folder: &RunFolder, manifest: &Manifest) -> Result<Status, RunError> {
+/// Looks at every shard of a run; nothing in the folder is changed.
+pub fn status(folder: &RunFolder, manifest: &Manifest) -> Status {
     let mut out = Status { shards: Vec::new(), committed: 0, tokens: 0, planned_tokens: 0, bytes: 0 };
     for shard in &manifest.shards {
         out.planned_tokens += shard.tokens;
-        let state = match folder.commit(&shard.name) {
-            Ok(Some(record)) => match record.check_sizes(folder) {
-                Ok(()) => {
-                    out.committed += 1;
-                    out.tokens += record.rows;
-                    out.bytes += record.bytes();
-                    ShardState::Committed
-                }
-                Err(why) => ShardState::Damaged(why.to_string()),
-            },
-            Ok(None) => match lock_shard(folder, &shard.name) {
-                Ok(Locked::Theirs(holder)) => ShardState::Writing(holder),
-                // A read-only copy of a run cannot be locked, and nobody writes to it either.
-                Ok(Locked::Ours(_)) | Err(RunError::Io { .. }) => ShardState::Open,
-                Err(why) => return Err(why),
-            },
+        let state = match folder.committed(manifest, shard) {
+            Ok(Some(record)) => {
+                out.committed += 1;
+                out.tokens += record.rows;
+                out.bytes += record.bytes();
+                ShardState::Committed
+            }
+            Ok(None) => writer_of(folder, &shard.name).map_or(ShardState::Open, ShardState::Writing),
             Err(why) => ShardState::Damaged(why.to_string()),
         };
         out.shards.push((shard.name.clone(), shard.tokens, state));
     }
-    Ok(out)
+    out
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use moetrace_corpus::{Sample, pack, passes};
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
@@ -10,8 +10,9 @@ use moetrace_model::{Engine, ModelError};
 use moetrace_routing::{RoundWeights, RoutingError, RoutingSink, Tee, TokenBatch};
 use moetrace_trace::{SampleRow, ShardWriter, TraceError, TraceSettings, write_samples};
 
-use crate::commit::{Finished, commit, remove_leftovers};
+use crate::commit::{Finished, commit, input_hash, remove_leftovers};
 use crate::error::OnPath;
+use crate::stop::{Stopping, is_stop};
 use crate::{CommitRecord, Execution, Fs, FsFile, Plan, RunError, RunEvent, RunFolder, Shard};
 
 /// What every shard of a run is written with.
@@ -71,12 +72,13 @@ impl Writing<'_> {
         let all = passes(samples, self.execution.tokens_per_pass);
         let of = all.len() as u64;
         for range in all {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
             let part = &samples[range];
             let batch = hidden.ask(pack(&dataset.name, part)?)?;
-            run_pass(engine, &batch, &mut sink)?;
+            let mut stopping = Stopping { inner: &mut sink, stop: self.stop };
+            match run_pass(engine, &batch, &mut stopping) {
+                Err(error) if is_stop(&error) => return Ok(None),
+                other => other?,
+            }
             on_event(RunEvent::Pass { dataset: &dataset.name, samples: part.len(), tokens: batch.len() });
         }
         let Tee(writer, metrics) = sink.into_inner();
@@ -85,7 +87,9 @@ impl Writing<'_> {
             shard: shard.name.clone(),
             plan_hash: self.plan_hash.into(),
             rows: shard.tokens,
+            first: shard.first as u64,
             samples: shard.samples as u64,
+            input_hash: input_hash(samples),
             passes: of,
             halvings: 0,
             files,
@@ -121,7 +125,6 @@ impl Writing<'_> {
     fn trace_settings(&self) -> TraceSettings {
         let mut metadata = std::collections::BTreeMap::new();
         metadata.insert("plan_hash".to_owned(), self.plan_hash.to_owned());
-        metadata.insert("model".to_owned(), self.plan.model.name.clone());
         metadata.insert("precision".to_owned(), self.plan.model.precision.clone());
         metadata.insert("router_dtype".to_owned(), self.plan.model.router_dtype.clone());
         TraceSettings {

@@ -20,6 +20,10 @@ pub enum TraceError {
     Dataset { sample: SampleId, found: Name, expected: Name },
     #[error("layer {layer}: the producer delivered no {plane} although this trace records it")]
     PlaneMissing { layer: LayerIndex, plane: &'static str },
+    #[error(
+        "sample {sample}: the loss of its token {row} is not a number; only that of token 0 may be missing"
+    )]
+    Loss { sample: SampleId, row: usize },
     #[error("layer {layer}: the view's {what} is {found}, expected {expected}")]
     View { layer: LayerIndex, what: &'static str, found: usize, expected: usize },
     #[error("a pass got its call number {found} (0 begins it, then one a layer) where {expected} was due")]

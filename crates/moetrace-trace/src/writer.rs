@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::ops::Range;
 
-use moetrace_routing::{Name, Planes, RoutingGeometry, RoutingSink, RoutingView, SinkError, TokenBatch};
+use moetrace_routing::{
+    Name, Planes, RoutingGeometry, RoutingSink, RoutingView, SampleId, SinkError, TokenBatch,
+};
 
 use crate::chunk::{Cut, Cutter, TokenRows};
 use crate::encoder::{Encoder, PassRows, ShardTables};
@@ -43,8 +45,9 @@ pub struct ShardWriter<W> {
     pieces: Vec<(Range<usize>, usize)>,
     hidden: Option<HiddenGatherer>,
     batch: TokenBatch,
-    /// Rows of the current pass.
+    /// Rows of the current pass, and those of each sample in it where losses are recorded.
     rows: usize,
+    spans: Vec<(SampleId, Range<usize>)>,
     /// Calls of the current pass so far: 0 outside a pass, 1 after `begin`, one more for each layer.
     calls: usize,
     encoder: Encoder<W>,
@@ -100,6 +103,7 @@ impl<W: Write + Send + 'static> ShardWriter<W> {
             hidden: gatherer,
             batch: TokenBatch::default(),
             rows: 0,
+            spans: Vec::new(),
             calls: 0,
             encoder,
         })
@@ -156,6 +160,10 @@ impl<W> ShardWriter<W> {
         if self.hidden.is_some() {
             self.batch = batch.clone();
         }
+        self.spans.clear();
+        if self.columns.nll {
+            self.spans.extend(batch.spans().iter().map(|span| (span.sample, span.rows())));
+        }
         self.rows = batch.len();
         self.calls = 1;
         Ok(())
@@ -166,6 +174,9 @@ impl<W> ShardWriter<W> {
         self.expect_call(view.ordinal().index() + 1)?;
         self.check_view(view)?;
         let last = self.calls == self.geometry.layers().len();
+        if let Some(nll) = view.nll().filter(|_| last && self.columns.nll) {
+            self.check_losses(nll)?;
+        }
         for (rows, chunk) in &self.pieces {
             self.chunks[*chunk].add_layer(view, rows.clone(), self.geometry.experts(), last)?;
         }
@@ -183,14 +194,30 @@ impl<W> ShardWriter<W> {
         let own = self.geometry.layer(view.ordinal()).unwrap_or_default();
         let highest = view.experts().iter().map(|id| id.index()).max().unwrap_or(0);
         let most = self.geometry.experts() - 1;
+        let width = |values: Option<usize>, rows: usize| values.map_or(0, |n| n / rows.max(1));
+        let logits = width(view.logits().map(<[f32]>::len), view.rows());
+        let hidden = view.hidden().map(|h| (h.values.len(), h.rows.len()));
+        let hidden = hidden.map_or(0, |(values, rows)| width(Some(values), rows));
         for (what, found, expected) in [
             ("layer number", layer.index(), own.index()),
             ("number of rows", view.rows(), self.rows),
             ("number of chosen experts", view.chosen(), self.geometry.chosen()),
             ("highest expert", highest, most.min(highest)),
+            ("number of logits of a row", logits, if logits == 0 { 0 } else { self.geometry.experts() }),
+            ("hidden width", hidden, if hidden == 0 { 0 } else { self.geometry.hidden() }),
         ] {
             if found != expected {
                 return Err(TraceError::View { layer, what, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// No loss is written as an empty cell but that of a token which nothing comes before.
+    fn check_losses(&self, nll: &[f32]) -> Result<(), TraceError> {
+        for (sample, rows) in &self.spans {
+            if let Some(at) = nll[rows.clone()].iter().skip(1).position(|loss| loss.is_nan()) {
+                return Err(TraceError::Loss { sample: *sample, row: at + 1 });
             }
         }
         Ok(())

@@ -66,7 +66,7 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "N", env = "MOETRACE_SEED", default_value_t = 0, help_heading = "What")]
     pub(crate) seed: u64,
     /// Make an unusable source row an error; by default it is counted, reported and skipped
-    #[arg(long, env = "MOETRACE_STRICT", help_heading = "What")]
+    #[arg(long, env = "MOETRACE_STRICT", value_parser = switch(), help_heading = "What")]
     pub(crate) strict: bool,
 
     /// Run folder [default: runs/MODEL]
@@ -83,19 +83,19 @@ pub(crate) struct CollectArgs {
     pub(crate) repair: bool,
 
     /// Router logits of every expert as extra columns
-    #[arg(long, env = "MOETRACE_ROUTER_LOGITS", help_heading = "Columns")]
+    #[arg(long, env = "MOETRACE_ROUTER_LOGITS", value_parser = switch(), help_heading = "Columns")]
     pub(crate) router_logits: bool,
     /// Router input of N rows per shard as a table of its own
     #[arg(long, value_name = "N", env = "MOETRACE_HIDDEN", default_value_t = 0, help_heading = "Columns")]
     pub(crate) hidden: usize,
     /// Loss of every token; runs the last layer and the language-model head too
-    #[arg(long, env = "MOETRACE_NLL", help_heading = "Columns")]
+    #[arg(long, env = "MOETRACE_NLL", value_parser = switch(), help_heading = "Columns")]
     pub(crate) nll: bool,
     /// f16: weights as Float32 with 10 bits of mantissa; f32: unrounded
     #[arg(long, value_enum, env = "MOETRACE_WEIGHTS", default_value_t = Weights::F16, help_heading = "Columns")]
     pub(crate) weights: Weights,
     /// Leave out token ids and texts, so that traces cannot be turned back into text
-    #[arg(long, env = "MOETRACE_NO_TOKENS", help_heading = "Columns")]
+    #[arg(long, env = "MOETRACE_NO_TOKENS", value_parser = switch(), help_heading = "Columns")]
     pub(crate) no_tokens: bool,
     /// Most tokens in a shard, the unit of work and of a file [default: 16384]
     #[arg(long, value_name = "N", env = "MOETRACE_SHARD_TOKENS", value_parser = positive(), help_heading = "Columns")]
@@ -120,17 +120,17 @@ pub(crate) struct CollectArgs {
     pub(crate) router_dtype: RouterDtypeArg,
     /// Texts of full length in one pass; sets --tokens-per-pass to N times --max-length
     #[arg(long, value_name = "SEQUENCES", env = "MOETRACE_BATCH_SIZE", value_parser = positive(),
-          conflicts_with = "tokens_per_pass", help_heading = "How")]
+          help_heading = "How")]
     pub(crate) batch_size: Option<usize>,
     /// Most tokens in one pass; changes speed and memory, never a result
     #[arg(long, value_name = "N", env = "MOETRACE_TOKENS_PER_PASS", default_value_t = 4096,
           value_parser = positive(), help_heading = "How")]
     pub(crate) tokens_per_pass: usize,
     /// Threads [default: the machine's]
-    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive(), help_heading = "How")]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads(), help_heading = "How")]
     pub(crate) threads: Option<usize>,
     /// Read weights with plain reads; for network file systems
-    #[arg(long, env = "MOETRACE_NO_MMAP", help_heading = "How")]
+    #[arg(long, env = "MOETRACE_NO_MMAP", value_parser = switch(), help_heading = "How")]
     pub(crate) no_mmap: bool,
     /// Settings from a TOML file, keys as the long flags; flags and environment win
     #[arg(long, value_name = "FILE", env = "MOETRACE_CONFIG", help_heading = "How")]
@@ -266,7 +266,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     pub(crate) shard_size: u64,
     /// Threads [default: the machine's]
-    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive())]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads())]
     pub(crate) threads: Option<usize>,
     /// Print the result as JSON on standard output
     #[arg(long)]
@@ -294,7 +294,7 @@ pub(crate) struct SynthArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads [default: the machine's]
-    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = positive())]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads())]
     pub(crate) threads: Option<usize>,
     /// Print the result as JSON on standard output
     #[arg(long)]
@@ -320,6 +320,17 @@ pub(crate) enum Weights {
     F16,
     /// As computed.
     F32,
+}
+
+/// A switch in the environment or in a file: `1`, `true`, `yes`, `on` and their opposites.
+fn switch() -> clap::builder::BoolishValueParser {
+    clap::builder::BoolishValueParser::new()
+}
+
+/// As many as an engine takes.
+fn threads() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::value_parser!(u64).range(1..=1024).map(usize_of)
 }
 
 fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {

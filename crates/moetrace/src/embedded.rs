@@ -3,6 +3,7 @@
 //! They are compiled in, unpacked once into the cache under the hash of their bytes, and then opened like any
 //! checkpoint and any file: the default run takes no road of its own.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, code};
@@ -43,10 +44,7 @@ impl Embedded {
             hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
         }
         let root = cache.join("embedded").join(&hasher.finalize().to_hex()[..16]);
-        let complete = FILES.iter().all(|(name, bytes)| {
-            std::fs::metadata(root.join(name)).is_ok_and(|found| found.len() == bytes.len() as u64)
-        });
-        if !complete {
+        if !is_complete(&root) {
             write_all(&root).map_err(|error| {
                 let what = format!("cannot unpack the embedded model into {}: {error}", root.display());
                 Failure::new(
@@ -77,6 +75,11 @@ impl Embedded {
     }
 }
 
+/// Whether every file is there with every byte: a cache may lie on a disk that forgets some.
+fn is_complete(root: &Path) -> bool {
+    FILES.iter().all(|(name, bytes)| std::fs::read(root.join(name)).is_ok_and(|found| found == *bytes))
+}
+
 /// Writes beside the final folder and renames: of two processes the first wins, and nobody sees half a model.
 fn write_all(root: &Path) -> std::io::Result<()> {
     let tmp = root.with_extension(format!("{}.part", std::process::id()));
@@ -84,16 +87,16 @@ fn write_all(root: &Path) -> std::io::Result<()> {
     for (name, bytes) in FILES {
         let path = tmp.join(name);
         std::fs::create_dir_all(path.parent().unwrap_or(&tmp))?;
-        std::fs::write(&path, bytes)?;
+        let mut file = std::fs::File::create(&path)?;
+        file.write_all(bytes)?;
+        // A name that outlives its bytes would be a model of zeros after a crash.
+        file.sync_all()?;
     }
     match std::fs::rename(&tmp, root) {
         Ok(()) => Ok(()),
         Err(error) => {
             // Either another process was first, or a damaged folder is in the way.
-            let complete = FILES.iter().all(|(name, bytes)| {
-                std::fs::metadata(root.join(name)).is_ok_and(|found| found.len() == bytes.len() as u64)
-            });
-            if complete {
+            if is_complete(root) {
                 return std::fs::remove_dir_all(&tmp);
             }
             if !root.exists() {

@@ -95,9 +95,7 @@ impl Prepared {
         let tokenizer_facts = tokenizer
             .as_ref()
             .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
-        let tokens_per_pass =
-            args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
-        settings.resolve("tokens-per-pass", tokens_per_pass);
+        let tokens_per_pass = tokens_per_pass(args, &mut settings);
         let execution = Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() };
         let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
@@ -120,6 +118,16 @@ impl Prepared {
     }
 }
 
+/// The size of a pass, given as tokens or as texts of full length.
+fn tokens_per_pass(args: &CollectArgs, settings: &mut Settings) -> usize {
+    let tokens = args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
+    settings.resolve("tokens-per-pass", tokens);
+    if args.batch_size.is_some() {
+        settings.came_from("tokens-per-pass", "batch-size times max-length");
+    }
+    tokens
+}
+
 /// The list of settings, automatic values filled in as they are decided.
 struct Settings(Vec<ResolvedSetting>);
 
@@ -127,6 +135,12 @@ impl Settings {
     fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
         if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
             setting.value = value.to_string();
+        }
+    }
+
+    fn came_from(&mut self, name: &str, source: &str) {
+        if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
+            setting.source = source.into();
         }
     }
 }
@@ -282,9 +296,13 @@ fn cached(
 
 fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> ContentSettings {
     // A run keeps the shard size it was begun with, whatever this machine's default would be.
-    let begun_with = folder.manifest().ok().and_then(|m| m.identity.get("shard_tokens")?.parse().ok());
+    let manifest = folder.manifest().ok().filter(|_| !args.fresh && args.shard_tokens.is_none());
+    let begun_with = manifest.and_then(|m| m.identity.get("shard_tokens")?.parse().ok());
     let shard_tokens = args.shard_tokens.or(begun_with).unwrap_or(CPU_SHARD_TOKENS);
     settings.resolve("shard-tokens", shard_tokens);
+    if begun_with.is_some() {
+        settings.came_from("shard-tokens", "manifest of the run");
+    }
     ContentSettings {
         traces: args.traces,
         max_length: args.max_length,

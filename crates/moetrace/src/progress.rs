@@ -25,10 +25,28 @@ pub(crate) struct Progress {
 
 struct Counted {
     bar: Option<ProgressBar>,
+    /// Samples done, those of an earlier call included.
     samples: usize,
+    /// Samples and tokens done now, which rates are of.
+    live_samples: usize,
     tokens: usize,
     of: usize,
     begun: Option<Instant>,
+}
+
+impl Counted {
+    /// The rates to show after `seconds` of work; those of an earlier call would make them too good.
+    fn add(&mut self, samples: usize, tokens: Option<usize>, seconds: f64) -> String {
+        self.samples += samples;
+        let Some(tokens) = tokens else { return String::new() };
+        self.live_samples += samples;
+        self.tokens += tokens;
+        if seconds <= 0.0 {
+            return String::new();
+        }
+        let traces = self.live_samples as f64 / seconds;
+        format!("{traces:.1} traces/s {:.0} tokens/s", self.tokens as f64 / seconds)
+    }
 }
 
 impl Progress {
@@ -44,7 +62,7 @@ impl Progress {
             return;
         }
         match &self.bars {
-            Some(bars) => drop(bars.println(text)),
+            Some(bars) => drop(bars.println(output::printable(text))),
             None => output::tell(text),
         }
     }
@@ -83,7 +101,7 @@ impl Progress {
                 bar.set_prefix(dataset.name.to_string());
                 bar
             });
-            let counted = Counted { bar, samples: 0, tokens: 0, of, begun: None };
+            let counted = Counted { bar, samples: 0, live_samples: 0, tokens: 0, of, begun: None };
             self.open.insert(dataset.name.to_string(), counted);
         }
     }
@@ -97,8 +115,8 @@ impl Progress {
                     counted.begun.get_or_insert_with(Instant::now);
                 }
             }
-            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, *samples, *tokens, true),
-            RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, 0, false),
+            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, *samples, Some(*tokens)),
+            RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, None),
             RunEvent::Repairing { shard, why } => {
                 self.line(&format!("{}: doing it again: {why}", shard.name));
             }
@@ -109,17 +127,11 @@ impl Progress {
         }
     }
 
-    fn count(&mut self, dataset: &str, samples: usize, tokens: usize, live: bool) {
+    /// Counts samples that went through the model with `tokens`, or were read back without.
+    fn count(&mut self, dataset: &str, samples: usize, tokens: Option<usize>) {
         let Some(counted) = self.open.get_mut(dataset) else { return };
-        counted.samples += samples;
-        counted.tokens += tokens;
         let seconds = counted.begun.map_or(0.0, |b| b.elapsed().as_secs_f64());
-        let rates = if live && seconds > 0.0 {
-            let traces = counted.samples as f64 / seconds;
-            format!("{traces:.1} traces/s {:.0} tokens/s", counted.tokens as f64 / seconds)
-        } else {
-            String::new()
-        };
+        let rates = counted.add(samples, tokens, seconds);
         let done = counted.samples >= counted.of;
         if let Some(bar) = &counted.bar {
             bar.set_position(counted.samples as u64);
@@ -162,5 +174,18 @@ impl Written {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_count_what_was_done_now_and_not_what_was_read_back() {
+        let mut counted = Counted { bar: None, samples: 0, live_samples: 0, tokens: 0, of: 110, begun: None };
+        assert_eq!(counted.add(100, None, 0.0), "");
+        assert_eq!(counted.add(10, Some(500), 2.0), "5.0 traces/s 250 tokens/s");
+        assert_eq!(counted.samples, 110);
     }
 }

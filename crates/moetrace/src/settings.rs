@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _};
 use moetrace_run::ResolvedSetting;
 
-use crate::args::Cli;
-use crate::failure::Failure;
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, code};
 
 /// The command line, and for `collect` and `plan` each setting with its source.
 pub(crate) struct Parsed {
@@ -22,29 +23,59 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
     let matches = command().try_get_matches_from(&argv).map_err(Failure::from)?;
     let (name, sub) = matches.subcommand().map_or(("", &matches), |(n, m)| (n, m));
-    let is_collect = matches!(name, "collect" | "plan");
-    if !is_collect {
+    if !matches!(name, "collect" | "plan") {
         return Ok(Parsed {
             cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?,
             settings: Vec::new(),
         });
     }
     let Some(file) = sub.get_one::<std::path::PathBuf>("config").cloned() else {
-        let settings = resolved(name, sub, &[], None);
-        return Ok(Parsed { cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?, settings });
+        return settle(&matches, &[], None);
     };
     let (extra, from_file) = file_arguments(&file, name, sub)?;
     let mut longer = argv;
     longer.extend(extra);
     // The arguments alone were fine, so what is refused now came from the file.
     let again = command().try_get_matches_from(&longer).map_err(|e| Failure::config_value(&file, &e))?;
-    let sub = again.subcommand().map_or(&again, |(_, m)| m);
-    let settings = resolved(name, sub, &from_file, Some(&file));
-    Ok(Parsed { cli: Cli::from_arg_matches(&again).map_err(Failure::from)?, settings })
+    settle(&again, &from_file, Some(&file))
 }
 
+/// The command with every setting's source. Of `--batch-size` and `--tokens-per-pass` the one from the later source
+/// wins, as of any setting; from the same source they contradict each other.
+fn settle(matches: &ArgMatches, from_file: &[String], file: Option<&Path>) -> Result<Parsed, Failure> {
+    let (name, sub) = matches.subcommand().map_or(("", matches), |(n, m)| (n, m));
+    let mut cli = Cli::from_arg_matches(matches).map_err(Failure::from)?;
+    let mut settings = resolved(name, sub, from_file, file);
+    let rank = |id: &str| match sub.value_source(id) {
+        _ if from_file.iter().any(|f| f == id) => 1,
+        Some(ValueSource::EnvVariable) => 2,
+        Some(ValueSource::CommandLine) => 3,
+        _ => 0,
+    };
+    let (batch, tokens) = (rank("batch_size"), rank("tokens_per_pass"));
+    if batch > 0 && batch == tokens {
+        let what = "--batch-size sets --tokens-per-pass; both were given";
+        if let Some(file) = file.filter(|_| batch == 1) {
+            return Err(Failure::config_file(file, "batch-size sets tokens-per-pass; both are given"));
+        }
+        return Err(Failure::new(code::USAGE, "E-USAGE", what, "leave one of the two out"));
+    }
+    if batch < tokens
+        && let Command::Collect(args) | Command::Plan(args) = &mut cli.command
+    {
+        args.batch_size = None;
+        if let Some(setting) = settings.iter_mut().find(|s| s.name == "batch-size") {
+            (setting.value, setting.source) = ("automatic".into(), "default".into());
+        }
+    }
+    Ok(Parsed { cli, settings })
+}
+
+/// The command line; a variable that is set to nothing is as one that is not set.
 fn command() -> clap::Command {
-    Cli::command()
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let without = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+    Cli::command().mut_subcommands(|sub| sub.mut_args(without))
 }
 
 /// The file's keys as arguments, those given by flag or environment left out.
@@ -67,9 +98,7 @@ fn file_arguments(
         let Some(arg) = sub.get_arguments().find(|a| a.get_id() == id.as_str() && id != "config") else {
             return Err(Failure::config_key(file, key, sub));
         };
-        // A flag also wins over a key that cannot be used together with it.
-        let mut rivals = sub.get_arg_conflicts_with(arg).into_iter().chain([arg]);
-        if rivals.any(|a| is_given(given, a.get_id().as_str())) {
+        if is_given(given, &id) {
             continue;
         }
         let flag = format!("--{}", arg.get_long().unwrap_or(key));
@@ -116,10 +145,13 @@ fn resolved(
         .map(|arg| {
             let id = arg.get_id().as_str();
             let raw = matches.try_get_raw(id).ok().flatten();
-            let value = raw.map_or_else(
-                || "automatic".to_owned(),
-                |values| values.map(|v| v.to_string_lossy().into_owned()).collect::<Vec<_>>().join(", "),
-            );
+            let value = match raw {
+                _ if !arg.get_action().takes_values() => matches.get_flag(id).to_string(),
+                None => "automatic".to_owned(),
+                Some(values) => {
+                    values.map(|v| v.to_string_lossy().into_owned()).collect::<Vec<_>>().join(", ")
+                }
+            };
             let source = match matches.value_source(id) {
                 _ if from_file.iter().any(|f| f == id) => {
                     format!("file {}", file.map(|f| f.display().to_string()).unwrap_or_default())

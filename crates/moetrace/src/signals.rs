@@ -2,25 +2,37 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use crate::failure::code;
+use crate::output;
+
+const SIGNALS: [i32; 4] = [SIGINT, SIGTERM, SIGUSR1, SIGHUP];
+
+/// How long a run has to break off between two layers. A process is to be gone five seconds after the signal: what
+/// is still at it then ends as if it were killed, which loses no more.
+const GRACE: Duration = Duration::from_millis(3_500);
 
 /// Set from a signal handler.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stop {
     /// Whether to stop.
     pub(crate) asked: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
+    /// Whether nothing is being written: the first signal ends that at once.
+    idle: Arc<AtomicBool>,
 }
 
 impl Stop {
     /// Listens from now on.
     pub(crate) fn install() -> std::io::Result<Self> {
-        let stop = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGUSR1, SIGHUP] {
+        let stop =
+            Self { asked: Arc::default(), signal: Arc::default(), idle: Arc::new(AtomicBool::new(true)) };
+        for signal in SIGNALS {
             // The order matters: the first signal finds `asked` unset and only sets it.
             flag::register_conditional_shutdown(
                 signal,
@@ -30,7 +42,22 @@ impl Stop {
             flag::register(signal, Arc::clone(&stop.asked))?;
             flag::register_usize(signal, Arc::clone(&stop.signal), signal as usize)?;
         }
+        let mut signals = Signals::new(SIGNALS)?;
+        let idle = Arc::clone(&stop.idle);
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let Some(signal) = signals.forever().next() else { return };
+            if !idle.load(Ordering::Relaxed) {
+                std::thread::sleep(GRACE);
+            }
+            output::tell("interrupted: committed shards are safe; run the same command to continue");
+            std::process::exit(i32::from(exit_code(signal)));
+        })?;
         Ok(stop)
+    }
+
+    /// Says whether nothing is being written now, as while texts are read and the model is loaded.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
     }
 
     /// The exit code of the signal that came.

@@ -151,16 +151,18 @@ impl Loader<'_> {
     /// One expert out of the two tensors that hold all of a layer's.
     fn fused_expert(&self, names: LayerNames, expert: usize) -> Result<SwiGlu, ModelError> {
         let (d, f) = (self.config.hidden(), self.config.expert_width());
-        let matrix = |name: &str, shape: [usize; 2]| -> Result<Matrix, ModelError> {
-            let part = Part { name, number: expert, elements: Some(shape[0] * shape[1]) };
-            if self.quantises(TensorRole::FusedExperts) {
-                // Each projection by itself, as in a checkpoint of separate experts.
-                return Ok(Matrix::Nf4(vec![self.quantised(&part, &shape)?]));
-            }
-            Ok(Matrix::Dense(self.tensor(&[part], &shape, true)?))
-        };
-        let down = matrix(&names.moe("experts.down_proj"), [d, f])?;
-        let gate_up = matrix(&names.moe("experts.gate_up_proj"), [2 * f, d])?;
+        let (gate_up, down) = (names.moe("experts.gate_up_proj"), names.moe("experts.down_proj"));
+        let part = |name, number, elements| Part { name, number, elements: Some(elements) };
+        if !self.quantises(TensorRole::FusedExperts) {
+            let gate_up = self.tensor(&[part(&gate_up, expert, 2 * f * d)], &[2 * f, d], true)?;
+            let down = self.tensor(&[part(&down, expert, d * f)], &[d, f], true)?;
+            return Ok(SwiGlu { gate_up: Matrix::Dense(gate_up), down: Matrix::Dense(down) });
+        }
+        // Each projection by itself, as in a checkpoint of separate experts: scales are averaged over a tensor.
+        let gate = self.quantised(&part(&gate_up, 2 * expert, f * d), &[f, d])?;
+        let up = self.quantised(&part(&gate_up, 2 * expert + 1, f * d), &[f, d])?;
+        let down = Matrix::Nf4(vec![self.quantised(&part(&down, expert, d * f), &[d, f])?]);
+        let gate_up = Matrix::Nf4(vec![gate, up]);
         Ok(SwiGlu { gate_up, down })
     }
 }

@@ -113,7 +113,8 @@ proptest! {
 
 #[test]
 fn threads_change_no_bit_of_a_large_tensor() {
-    let values: Vec<f32> = (0..300_000).map(|i| ((i * 7919 + 13) % 10_007) as f32 / 5003.0 - 1.0).collect();
+    let values: Vec<f32> =
+        (0..300_000).map(|i| ((i as u64 * 7919 + 13) % 10_007) as f32 / 5003.0 - 1.0).collect();
     let bytes = bytes_of(&values, ElementType::Bf16);
     let source = Source { bytes: &bytes, element: ElementType::Bf16 };
     let with = |threads| {

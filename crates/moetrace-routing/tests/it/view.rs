@@ -93,3 +93,44 @@ fn wrong_lengths_are_refused_by_name() {
     let error = RoutingView::new(&geometry(), MoeOrdinal(2), 2, planes()).unwrap_err();
     assert!(matches!(error, RoutingError::Ordinal { found: 2, layers: 2 }));
 }
+
+#[test]
+fn optional_planes_are_checked_as_well() {
+    let (logits, gates, losses) = ([0.5f32; 8], [0.5f32; 2], [f32::NAN, -0.5]);
+    let hidden = HiddenRows { rows: &[0, 1], values: &[-1.0; 6] };
+    let sound = RoutingPlanes {
+        logits: Some(&logits),
+        shared_gate: Some(&gates),
+        hidden: Some(hidden),
+        nll: Some(&losses),
+        ..planes()
+    };
+    assert!(RoutingView::new(&geometry(), MoeOrdinal(1), 2, sound).is_ok());
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let (mut logits, mut values) = (logits, [0.0; 6]);
+        (logits[5], values[4]) = (bad, bad);
+        let hidden = HiddenRows { values: &values, ..hidden };
+        let cases = [
+            ("logit", 1, RoutingPlanes { logits: Some(&logits), ..sound }),
+            ("shared gate", 1, RoutingPlanes { shared_gate: Some(&[0.0, bad]), ..sound }),
+            ("hidden state", 1, RoutingPlanes { hidden: Some(hidden), ..sound }),
+        ];
+        for (name, at, planes) in cases {
+            let error = refusal(planes);
+            assert!(
+                matches!(error, RoutingError::NotFinite { row, plane, .. } if (row, plane) == (at, name)),
+                "{error}"
+            );
+        }
+    }
+    let below = refusal(RoutingPlanes { shared_gate: Some(&[-0.5, 0.0]), ..sound });
+    assert!(below.to_string().contains("of at least 0"), "{below}");
+    for loss in [f32::INFINITY, f32::NEG_INFINITY] {
+        let error = refusal(RoutingPlanes { nll: Some(&[0.0, loss]), ..sound });
+        assert!(matches!(error, RoutingError::NotFinite { row: 1, plane: "token loss", .. }), "{error}");
+    }
+    for rows in [[1, 0], [1, 1]] {
+        let error = refusal(RoutingPlanes { hidden: Some(HiddenRows { rows: &rows, ..hidden }), ..sound });
+        assert!(matches!(error, RoutingError::HiddenOrder { before: 1, .. }), "{error}");
+    }
+}

@@ -118,7 +118,7 @@ fn facts(run: Run<'_>) -> Result<ComparedRun, RunError> {
     let shards = &run.manifest.shards;
     let (mut committed_shards, mut committed_tokens) = (0, 0);
     for shard in shards {
-        if let Some(record) = run.folder.commit(&shard.name)? {
+        if let Some(record) = run.folder.committed(run.manifest, shard)? {
             committed_shards += 1;
             committed_tokens = record.rows.saturating_add(committed_tokens);
         }

@@ -45,7 +45,7 @@ impl<'a> Side<'a> {
             }
             let behind = shard.first.checked_add(shard.samples);
             planned = behind.ok_or_else(|| damaged(format!("shard {} has too many texts", shard.name)))?;
-            if let Some(record) = run.folder.commit(&shard.name)? {
+            if let Some(record) = run.folder.committed(run.manifest, shard)? {
                 shards.push_back((shard, record));
             }
         }

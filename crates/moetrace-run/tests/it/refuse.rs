@@ -2,6 +2,8 @@
 
 use moetrace_run::{RunError, RunFolder, ShardRange};
 
+use serde_json::Value;
+
 use crate::support::{Arithmetic, Call, content, plan};
 
 #[test]
@@ -102,4 +104,63 @@ fn a_manifest_whose_shard_names_leave_the_folder_is_damaged() {
         std::fs::write(folder.manifest_path(), &text[..cut]).unwrap();
         assert!(matches!(folder.manifest().unwrap_err(), RunError::Damaged { .. }), "{cut} bytes");
     }
+}
+
+/// A change to a manifest.
+type Change = fn(&mut Value);
+
+#[test]
+fn a_manifest_that_is_not_what_began_the_run_is_damaged_and_never_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, plan) = (dir.path().join("run"), plan(dir.path(), content()));
+    Call::default().collect(&out, &plan).unwrap();
+    let folder = RunFolder::new(&out);
+    let sound: Value = serde_json::from_slice(&std::fs::read(folder.manifest_path()).unwrap()).unwrap();
+    let changes: [(&str, Change); 6] = [
+        ("fewer shards", |m| m["shards"].as_array_mut().unwrap().truncate(3)),
+        ("another data set", |m| m["shards"][0]["dataset"] = 77.into()),
+        ("a far sample", |m| m["shards"][1]["first"] = 1_000_000_000_000_u64.into()),
+        ("more samples", |m| m["shards"][0]["samples"] = u64::MAX.into()),
+        ("the same shard twice", |m| m["shards"][1]["name"] = m["shards"][0]["name"].clone()),
+        ("another identity", |m| m["identity"]["seed"] = "8".into()),
+    ];
+    for (what, change) in changes {
+        let mut changed = sound.clone();
+        change(&mut changed);
+        std::fs::write(folder.manifest_path(), changed.to_string()).unwrap();
+        let is_damage = |error: RunError| matches!(error, RunError::Damaged { path, .. } if path == folder.manifest_path());
+        assert!(is_damage(folder.manifest().unwrap_err()), "{what}");
+        assert!(is_damage(Call::default().collect(&out, &plan).unwrap_err()), "{what}");
+    }
+    // One that agrees with itself, but is not cut as its settings say.
+    let mut changed = sound.clone();
+    let shards = changed["shards"].as_array_mut().unwrap();
+    let second = shards.remove(1);
+    for field in ["samples", "tokens"] {
+        shards[0][field] = (shards[0][field].as_u64().unwrap() + second[field].as_u64().unwrap()).into();
+    }
+    std::fs::write(folder.manifest_path(), changed.to_string()).unwrap();
+    assert!(folder.manifest().is_ok());
+    let error = Call::default().collect(&out, &plan).unwrap_err();
+    assert!(matches!(&error, RunError::Damaged { what, .. } if what.contains("shards")), "{error}");
+}
+
+#[test]
+fn a_folder_that_lost_its_manifest_but_not_its_shards_is_no_empty_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, plan) = (dir.path().join("run"), plan(dir.path(), content()));
+    Call::default().collect(&out, &plan).unwrap();
+    for name in ["manifest.json", "summary.json", "README.md", "tokens.parquet"] {
+        std::fs::remove_file(out.join(name)).unwrap();
+        if name != "manifest.json" && name != "tokens.parquet" {
+            continue;
+        }
+        let error = Call::default().collect(&out, &plan).unwrap_err();
+        assert!(
+            matches!(&error, RunError::Damaged { path, .. } if path.ends_with("manifest.json")),
+            "{error}"
+        );
+    }
+    assert!(RunFolder::new(&out).set_aside(&dir.path().join("run.bak")).unwrap());
+    assert_eq!(Call::default().collect(&out, &plan).unwrap().written, plan.shards.len());
 }

@@ -37,12 +37,22 @@ pub(crate) struct Arithmetic {
     pub(crate) lossless: Option<u32>,
     /// Set after so many passes, as a signal would.
     pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
+    /// Called before each layer with the passes done and the layer.
+    pub(crate) before_layer: Option<Box<dyn FnMut(usize, u16)>>,
     passes: usize,
 }
 
 impl Arithmetic {
     pub(crate) fn new() -> Self {
-        Self { geometry: geometry(), poison: None, twist: None, lossless: None, stop_after: None, passes: 0 }
+        Self {
+            geometry: geometry(),
+            poison: None,
+            twist: None,
+            lossless: None,
+            stop_after: None,
+            before_layer: None,
+            passes: 0,
+        }
     }
 }
 
@@ -55,6 +65,9 @@ impl Engine for Arithmetic {
         sink.begin(batch)?;
         let n = batch.len();
         for ordinal in self.geometry.ordinals() {
+            if let Some(hook) = &mut self.before_layer {
+                hook(self.passes, ordinal.0);
+            }
             let (mut experts, mut weights, mut margins, mut entropy) = (vec![], vec![], vec![], vec![]);
             for (id, position) in batch.token_ids().iter().zip(batch.positions()) {
                 let h = id.0.wrapping_mul(0x9E37_79B9).rotate_left(*position % 32) ^ u32::from(ordinal.0);
@@ -198,6 +211,7 @@ impl Call<'_> {
             range: self.range,
             repair: self.repair,
             vocabulary: Some(&|id| Some(format!("t{id}"))),
+            holder: "pid 1",
             stop: &self.stop,
         };
         let mut engine = Some(self.engine);

@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
 use moetrace_routing::{
-    ExpertId, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId,
+    ExpertId, HiddenRows, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, SinkError,
+    Span, TokenBatch, TokenId,
 };
 use moetrace_trace::{
     MAX_SAMPLE_TOKENS, ShardWriter, TraceColumns, TraceError, TraceSettings, write_samples, write_vocabulary,
@@ -133,6 +134,62 @@ fn a_view_of_another_geometry_is_refused() {
     longer.begin(&batch("letters", vec![0, 1])).unwrap();
     let error = trace_error(longer.record(&view).unwrap_err());
     assert!(matches!(error, TraceError::View { what: "number of rows", found: 1, expected: 2, .. }));
+}
+
+#[test]
+fn planes_of_another_width_are_refused_before_they_are_cut() {
+    let own = geometry(4, 2, 2);
+    let other = RoutingGeometry::new(3, 2, own.hidden() + 1, own.layers().to_vec()).unwrap();
+    let values = vec![0.0; other.hidden()];
+    let planes = RoutingPlanes {
+        experts: &[ExpertId(2), ExpertId(1)],
+        weights: &[0.5, 0.5],
+        margins: &[0.0],
+        gate_entropy: &[1.0],
+        ..RoutingPlanes::default()
+    };
+    let logits = RoutingPlanes { logits: Some(&[0.0; 3]), ..planes };
+    let hidden = RoutingPlanes { hidden: Some(HiddenRows { rows: &[0], values: &values }), ..planes };
+    let one = batch("letters", vec![0]).with_hidden_rows(vec![0]).unwrap();
+    let settings = |columns| TraceSettings { columns, ..TraceSettings::default() };
+    let all = TraceColumns { logits: true, hidden: true, ..TraceColumns::default() };
+    for (planes, named, found) in
+        [(logits, "number of logits of a row", 3), (hidden, "hidden width", other.hidden())]
+    {
+        let mut writer =
+            ShardWriter::new(&own, &settings(all), &"letters".into(), Vec::new(), Some(Vec::new())).unwrap();
+        writer.begin(&one).unwrap();
+        let view = RoutingView::new(&other, other.ordinals().next().unwrap(), 1, planes).unwrap();
+        let error = trace_error(writer.record(&view).unwrap_err());
+        assert!(
+            matches!(error, TraceError::View { what, found: f, .. } if (what, f) == (named, found)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn only_the_loss_of_a_first_token_may_be_missing() {
+    let geometry = geometry(4, 2, 2);
+    let record = |nll: &[f32; 3]| -> Result<(), TraceError> {
+        let mut writer = writer(TraceColumns { nll: true, ..TraceColumns::default() });
+        writer.begin(&batch("letters", vec![0, 1, 2])).unwrap();
+        for ordinal in geometry.ordinals() {
+            let planes = RoutingPlanes {
+                experts: &[ExpertId(2), ExpertId(1)].repeat(3),
+                weights: &[0.5; 6],
+                margins: &[0.0; 3],
+                gate_entropy: &[1.0; 3],
+                nll: (ordinal.index() == 1).then_some(nll),
+                ..RoutingPlanes::default()
+            };
+            writer.record(&RoutingView::new(&geometry, ordinal, 3, planes).unwrap()).map_err(trace_error)?;
+        }
+        Ok(())
+    };
+    assert!(record(&[f32::NAN, 1.0, 2.0]).is_ok());
+    let error = record(&[f32::NAN, 1.0, f32::NAN]).unwrap_err();
+    assert!(matches!(error, TraceError::Loss { sample: SampleId(7), row: 2 }), "{error}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `moetrace collect`: run a model over texts and record its routing.
 
+use std::time::SystemTime;
+
 use moetrace_routing::TokenId;
-use moetrace_run::{Collect, Outcome, RealFs, ResolvedSetting, RunError};
+use moetrace_run::{Collect, Outcome, RealFs, ResolvedSetting, RunError, RunEvent};
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
@@ -26,7 +28,7 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
         progress.line(&line);
     }
     progress.plan(&prepared.plan);
-    let outcome = run(&prepared, args, &stop, &mut progress)?;
+    let outcome = run(&prepared, args, &stop, &mut progress).map_err(|error| explain(error, &prepared))?;
     let out = prepared.folder.root().display().to_string();
     if outcome.interrupted {
         let (done, of) = (outcome.committed, outcome.shards);
@@ -39,6 +41,7 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
     if args.json {
         output::print_json(&show::collected(&out, &outcome, &report))?;
     } else if !args.quiet {
+        output::print(&show::layers(&report))?;
         output::print(&show::summary(&report))?;
         output::print(&show::collected_lines(&out, &outcome, args.shards.is_some()))?;
     }
@@ -63,27 +66,62 @@ fn run(
         range: args.shards,
         repair: args.repair,
         vocabulary,
+        holder: &holder(),
         stop: &stop.asked,
     };
-    moetrace_run::collect(&run, &mut || prepared.load(), &mut |event| progress.run(&event))
+    stop.set_idle(false);
+    moetrace_run::collect(&run, &mut || prepared.load(), &mut |event| {
+        match event {
+            RunEvent::Loading => stop.set_idle(true),
+            RunEvent::Begin { .. } => stop.set_idle(false),
+            _ => {}
+        }
+        progress.run(&event);
+    })
+}
+
+/// This process, for whoever finds a lock of ours.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { String::new() } else { format!(" on host {}", host.trim()) };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (hour, minute) = (now / 3600 % 24, now / 60 % 60);
+    format!("pid {}{host}, since {hour:02}:{minute:02} UTC", std::process::id())
+}
+
+/// A full disk: how much is safe, and how much is missing.
+fn explain(error: RunError, prepared: &Prepared) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.name == "E-DISK"
+        && let Ok(manifest) = prepared.folder.manifest()
+    {
+        let status = moetrace_run::status(&prepared.folder, &manifest);
+        let (done, of) = (status.committed, status.shards.len());
+        let estimate = show::Estimate::new(prepared, &prepared.plan.shards).output_bytes;
+        let missing = show::bytes(estimate.saturating_sub(status.bytes));
+        failure.help = Some(format!(
+            "{done} of {of} shards are committed and safe; free space, about {missing} are missing, and run the same \
+             command again"
+        ));
+    }
+    failure
 }
 
 /// Keeps an older run beside the new one; an older `.bak` is in the way and is named.
 fn set_aside(prepared: &Prepared) -> Result<(), Failure> {
     let root = prepared.folder.root();
-    // Without a manifest there is no run to keep; a folder of others is refused when the run is begun.
-    if !prepared.folder.has_manifest() {
-        return Ok(());
-    }
     let mut name = root.file_name().unwrap_or_default().to_owned();
     name.push(".bak");
     let aside = root.with_file_name(name);
-    if aside.exists() {
+    if root.exists() && aside.exists() {
         let what = format!("{} exists already", aside.display());
         return Err(Failure::new(code::NO_OUTPUT, "E-BACKUP", what, "move or remove it, then try again"));
     }
-    std::fs::rename(root, &aside).map_err(|error| {
-        let what = format!("cannot rename {} to {}: {error}", root.display(), aside.display());
-        Failure::new(code::NO_OUTPUT, "E-BACKUP", what, "use another --out")
-    })
+    match prepared.folder.set_aside(&aside) {
+        Err(RunError::Io { source, .. }) => {
+            let what = format!("cannot rename {} to {}: {source}", root.display(), aside.display());
+            Err(Failure::new(code::NO_OUTPUT, "E-BACKUP", what, "use another --out"))
+        }
+        other => Ok(other.map(drop)?),
+    }
 }

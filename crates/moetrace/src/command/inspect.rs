@@ -26,8 +26,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<u8, Failure> {
 fn inspect_run(args: &InspectArgs, folder: &RunFolder, manifest: &Manifest) -> Result<u8, Failure> {
     let mut first = None;
     for shard in &manifest.shards {
-        if let Some(record) = folder.commit(&shard.name)? {
-            record.check_sizes(folder)?;
+        if folder.committed(manifest, shard)?.is_some() {
             first = Some(folder.shard_path("data", &shard.name));
             break;
         }

@@ -27,6 +27,6 @@ use crate::output;
 pub(crate) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut crate::args::Cli::command(), "moetrace", &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
+    output::print_raw(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }

@@ -36,9 +36,16 @@ fn notes(corpus: &CorpusPlan) -> Vec<Value> {
 pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
     let mut progress = Progress::new(args.quiet || args.json);
     let prepared = Prepared::new(args, settings, &mut progress)?;
-    let committed = |shard: &Shard| prepared.folder.commit(&shard.name).ok().flatten().is_some();
-    let done = prepared.plan.shards.iter().filter(|s| committed(s)).count();
-    let estimate = show::Estimate::new(&prepared);
+    // What collect would refuse is refused here too; with --fresh it would set aside what is there.
+    let begun = if args.fresh { None } else { prepared.folder.check(&prepared.plan)? };
+    let range = prepared.plan.select(args.shards)?;
+    let shards = &prepared.plan.shards[range.clone()];
+    let committed = |shard: &&Shard| {
+        let record = begun.as_ref().map(|manifest| prepared.folder.committed(manifest, shard));
+        matches!(record, Some(Ok(Some(_))))
+    };
+    let done = shards.iter().filter(committed).count();
+    let estimate = show::Estimate::new(&prepared, shards);
     if args.json {
         output::print_json(&json!({
             "out": prepared.folder.root().display().to_string(),
@@ -49,9 +56,10 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
             "faulty_rows": faulty_rows(&prepared.plan.corpus),
             "notes": notes(&prepared.plan.corpus),
             "shards": prepared.plan.shards,
+            "selected": { "from": range.start, "to": range.end },
             "shards_committed": done,
-            "samples": prepared.plan.samples(),
-            "tokens": prepared.plan.tokens(),
+            "samples": shards.iter().map(|s| s.samples).sum::<usize>(),
+            "tokens": shards.iter().map(|s| s.tokens).sum::<u64>(),
             "estimate": estimate,
         }))?;
         return Ok(0);
@@ -60,6 +68,6 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
         progress.line(&line);
     }
     output::print(&show::settings(&prepared.settings))?;
-    output::print(&show::plan(&prepared, done, &estimate))?;
+    output::print(&show::plan(&prepared, shards, done, &estimate))?;
     Ok(0)
 }

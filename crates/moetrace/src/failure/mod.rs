@@ -1,4 +1,4 @@
-//! What a user sees when something goes wrong: one line what, one line where or why, one line what to type.
+//! What a user sees when something goes wrong: one line that says what and where, one line what to type.
 
 use std::fmt;
 use std::io;
@@ -157,7 +157,7 @@ impl From<RunError> for Failure {
             | RunError::OtherTokens { .. }
             | RunError::NothingInCommon { .. } => compare::refused(&error, what),
             RunError::ShardRange { .. } => {
-                new(code::USAGE, "E-SHARDS", "'moetrace plan' with the same arguments lists the shards")
+                new(code::USAGE, "E-SHARDS", "'moetrace plan' without --shards shows those of each data set")
             }
             RunError::Locked { .. } => new(
                 code::LATER,

@@ -16,6 +16,12 @@ pub(crate) use run::{
     collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
 };
 
+/// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
+fn word(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 /// A table without ruled lines; columns from the second on are numbers, to the right.
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use moetrace_model::CpuEngine;
 use moetrace_routing::WeightPrecision;
-use moetrace_run::ResolvedSetting;
+use moetrace_run::{ResolvedSetting, Shard};
 use serde::Serialize;
 
-use super::{bytes, table, thousands};
+use super::{bytes, table, thousands, word};
 use crate::prepare::Prepared;
 
 /// Bytes a value takes in a shard, by the precision of the model: values that bf16 rounded compress to little
-/// more than half. Measured on all 384 texts of the embedded data sets, and on 96 with every optional column
-/// (docs/benchmarks.md, "Trace size"). An estimate, not a promise.
+/// more than half. A little more than was measured on all 384 texts of the embedded data sets, and on 96 with every
+/// optional column (docs/benchmarks.md, "Trace size"). An estimate, not a promise.
 struct ValueBytes {
     weight: f64,
     margin: f64,
@@ -53,24 +53,26 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
-    /// Estimates from shapes alone; nothing is loaded.
-    pub(crate) fn new(prepared: &Prepared) -> Self {
+    /// Estimates for some of the run's shards from shapes alone; nothing is loaded.
+    pub(crate) fn new(prepared: &Prepared, shards: &[Shard]) -> Self {
         let plan = &prepared.plan;
-        let lengths = plan.corpus.datasets.iter().flat_map(|d| d.samples.iter().map(|s| s.tokens.len()));
-        let longest = lengths.max().unwrap_or(0);
+        let samples = shards.iter().flat_map(|s| &plan.corpus.datasets[s.dataset].samples[s.range()]);
+        let longest = samples.map(|s| s.tokens.len()).max().unwrap_or(0);
+        // Passes never span shards.
+        let largest = shards.iter().map(|s| s.tokens).max().unwrap_or(0);
         let tokens = prepared.execution.tokens_per_pass.max(longest) as u64;
         let memory = CpuEngine::memory_estimate(&prepared.config, &prepared.cpu);
-        let total = memory.total(tokens.min(plan.tokens()), longest as u64, plan.content.columns.nll);
+        let total = memory.total(tokens.min(largest), longest as u64, plan.content.columns.nll);
         Self {
             weight_bytes: memory.weights,
             activation_bytes: total.saturating_sub(memory.weights),
-            output_bytes: output_bytes(prepared) as u64,
+            output_bytes: output_bytes(prepared, shards) as u64,
         }
     }
 }
 
 /// Bytes of all Parquet files of the shards.
-fn output_bytes(prepared: &Prepared) -> f64 {
+fn output_bytes(prepared: &Prepared, shards: &[Shard]) -> f64 {
     let (plan, g) = (&prepared.plan, &prepared.plan.geometry);
     let (content, columns) = (&plan.content, &plan.content.columns);
     let (layers, chosen, experts) = (g.layers().len() as f64, g.chosen() as f64, g.experts() as f64);
@@ -91,10 +93,10 @@ fn output_bytes(prepared: &Prepared) -> f64 {
     let of_layer = 4.0 + if_on(columns.logits, 1.0);
     let file = SAMPLES_FILE + COLUMN * (4.0 + layers * of_layer) + if_on(columns.hidden, HIDDEN_FILE);
     let hidden = |tokens: u64| tokens.min(content.hidden_rows as u64) as f64;
-    let hidden_rows: f64 = plan.shards.iter().map(|s| hidden(s.tokens)).sum();
-    plan.tokens() as f64 * row
-        + plan.samples() as f64 * TEXT_ROW
-        + plan.shards.len() as f64 * file
+    let hidden_rows: f64 = shards.iter().map(|s| hidden(s.tokens)).sum();
+    shards.iter().map(|s| s.tokens).sum::<u64>() as f64 * row
+        + shards.iter().map(|s| s.samples).sum::<usize>() as f64 * TEXT_ROW
+        + shards.len() as f64 * file
         + hidden_rows * layers * g.hidden() as f64 * value.hidden
 }
 
@@ -109,12 +111,16 @@ pub(crate) fn settings(settings: &[ResolvedSetting]) -> String {
     out
 }
 
-/// Data sets, shards, memory and bytes.
-pub(crate) fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -> String {
+/// Data sets with the numbers of their shards, and what the chosen shards take.
+pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, estimate: &Estimate) -> String {
     let plan = &prepared.plan;
     let mut table = table(&["data set", "rows", "usable", "asked for", "texts", "tokens", "cut", "shards"]);
+    let mut first = 0;
     for (i, d) in plan.dataset_facts().iter().enumerate() {
-        let shards = plan.shards.iter().filter(|s| s.dataset == i).count();
+        // As --shards takes them.
+        let next = first + plan.shards.iter().filter(|s| s.dataset == i).count();
+        let shards = if first == next { "none".into() } else { format!("{first}..{next}") };
+        first = next;
         table.add_row([
             d.name.clone(),
             thousands(d.rows_seen),
@@ -123,7 +129,7 @@ pub(crate) fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -
             thousands(d.samples),
             thousands(d.tokens),
             thousands(d.truncated),
-            shards.to_string(),
+            shards,
         ]);
     }
     let mut out = format!("{table}\n\n");
@@ -131,7 +137,7 @@ pub(crate) fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -
     let _ = writeln!(
         out,
         "model     {} ({}), {} parameters, {} per token, {} on the {}",
-        m.name,
+        word(&m.name),
         m.family,
         thousands(m.total_parameters),
         thousands(m.active_parameters),
@@ -141,9 +147,9 @@ pub(crate) fn plan(prepared: &Prepared, committed: usize, estimate: &Estimate) -
     let _ = writeln!(
         out,
         "work      {} texts, {} tokens in {} shards of at most {} tokens, {committed} of them committed",
-        thousands(plan.samples() as u64),
-        thousands(plan.tokens()),
-        plan.shards.len(),
+        thousands(chosen.iter().map(|s| s.samples as u64).sum()),
+        thousands(chosen.iter().map(|s| s.tokens).sum()),
+        thousands(chosen.len() as u64),
         thousands(plan.content.shard_tokens as u64)
     );
     let _ = writeln!(

@@ -9,7 +9,7 @@ use moetrace_run::{Manifest, Outcome, ShardState, Status};
 use moetrace_trace::TokenRow;
 use serde_json::json;
 
-use super::{bytes, counted, table, thousands};
+use super::{bytes, counted, table, thousands, word};
 use crate::prepare::Prepared;
 
 /// What is about to run, in two lines.
@@ -19,7 +19,7 @@ pub(crate) fn heading(prepared: &Prepared) -> String {
     format!(
         "{}: {} routed layers, {} of {} experts per token, {} on the {} with {}\n\
          {} of {}, {} in {}, into {}",
-        m.name,
+        word(&m.name),
         g.layers().len(),
         g.chosen(),
         g.experts(),
@@ -53,7 +53,31 @@ pub(crate) fn left_out(corpus: &CorpusPlan) -> Vec<String> {
         }
     }
     lines.extend(fewer(corpus));
+    lines.extend(nothing_asked(corpus));
+    lines.extend(only_bos(corpus));
     lines
+}
+
+/// Data sets that a small quota leaves nothing for.
+fn nothing_asked(corpus: &CorpusPlan) -> Option<String> {
+    let none: Vec<&str> = corpus.datasets.iter().filter(|d| d.quota == 0).map(|d| &*d.name).collect();
+    (!none.is_empty()).then(|| {
+        format!("no text is taken of {}: --traces is less than the number of data sets", none.join(", "))
+    })
+}
+
+/// Texts of which nothing is left but the token before them, which no number counts.
+fn only_bos(corpus: &CorpusPlan) -> Option<String> {
+    let samples: Vec<_> = corpus.datasets.iter().flat_map(|d| &d.samples).collect();
+    let is_bos = |s: &&moetrace_corpus::Sample| s.begins_with_bos && s.tokens.len() == 1;
+    let bare = samples.iter().copied().filter(is_bos).count();
+    (bare > 0).then(|| {
+        format!(
+            "{} of {} hold their BOS token and nothing else, which is recorded but not counted; raise --max-length",
+            thousands(bare as u64),
+            counted(samples.len() as u64, "text")
+        )
+    })
 }
 
 /// Data sets that hold fewer texts than were asked for: no error, but not what was typed either.
@@ -123,7 +147,7 @@ pub(crate) fn status(run: &str, status: &Status) -> String {
             ShardState::Writing(holder) => format!("being written by {holder}"),
             ShardState::Open => "open".into(),
         };
-        table.add_row([name.clone(), thousands(*tokens), state]);
+        table.add_row([word(name), thousands(*tokens), word(&state)]);
     }
     format!(
         "{table}\n\n{run}: {} of {} shards committed, {} of {} tokens, {}\n",
@@ -139,7 +163,13 @@ pub(crate) fn status(run: &str, status: &Status) -> String {
 pub(crate) fn provenance(manifest: &Manifest) -> String {
     let m = &manifest.model;
     let mut out = String::new();
-    let _ = writeln!(out, "model      {} ({}){}", m.name, m.family, revision(m.revision.as_deref()));
+    let _ = writeln!(
+        out,
+        "model      {} ({}){}",
+        word(&m.name),
+        word(&m.family),
+        revision(m.revision.as_deref())
+    );
     let _ = writeln!(out, "weights    blake3 {}", m.weights_hash);
     let _ = writeln!(out, "computed   {}, {}, router dtype {}", m.engine, m.precision, m.router_dtype);
     let g = &manifest.geometry;
@@ -158,7 +188,7 @@ pub(crate) fn provenance(manifest: &Manifest) -> String {
     let mut table = table(&["data set", "texts", "tokens", "cut", "files"]);
     for d in &manifest.datasets {
         table.add_row([
-            d.name.clone(),
+            word(&d.name),
             thousands(d.samples),
             thousands(d.tokens),
             thousands(d.truncated),
@@ -169,7 +199,7 @@ pub(crate) fn provenance(manifest: &Manifest) -> String {
 }
 
 fn revision(revision: Option<&str>) -> String {
-    revision.map(|r| format!(", revision {r}")).unwrap_or_default()
+    revision.map(|r| format!(", revision {}", word(r))).unwrap_or_default()
 }
 
 /// The first rows of a shard: one line per token, its experts and weights in the first and last layer.

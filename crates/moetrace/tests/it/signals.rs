@@ -1,5 +1,6 @@
 //! Whatever ends the process, the same command continues.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,4 +49,39 @@ fn each_signal_ends_a_run_within_five_seconds_and_the_same_command_continues_it(
         succeeds(&[&RUN[..], &["--out", out.to_str().unwrap()]].concat());
         assert_same_tables(&out, &whole);
     }
+}
+
+#[test]
+fn a_signal_while_texts_are_read_ends_at_once_and_leaves_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("large.jsonl");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&source).unwrap());
+    // Far more than five seconds of reading for this build of the program.
+    for n in 0..1_500_000 {
+        writeln!(
+            file,
+            "{{\"text\": \"The {n}th line of a file that takes the program a long time to read through.\"}}"
+        )
+        .unwrap();
+    }
+    drop(file);
+    let out = dir.path().join("run");
+    let dataset = format!("large={}", source.display());
+    let mut child = moetrace()
+        .args(["collect", "--quiet", "--dataset", &dataset, "--out"])
+        .arg(&out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().unwrap().is_none(), "the texts were read before the signal");
+    let sent = Instant::now();
+    assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(sent.elapsed() < Duration::from_secs(2), "it took {:?}", sent.elapsed());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{stderr}");
+    assert!(stderr.contains("run the same command to continue"), "{stderr}");
+    assert!(!out.exists());
 }

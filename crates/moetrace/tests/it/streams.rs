@@ -108,3 +108,38 @@ fn nobody_reading_the_words_changes_neither_the_work_nor_the_exit_code() {
         assert_eq!(fails.unwrap().status.code(), Some(66));
     }
 }
+
+#[test]
+fn names_from_outside_reach_a_terminal_without_control_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model");
+    let model = dir.path().join("red\u{1b}[31m\u{9b}2J\nmodel");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixtures.join(name), model.join(name)).unwrap();
+    }
+    let out = dir.path().join("run").display().to_string();
+    let collect = ["--traces", "6", "--out", &out, "--model", model.to_str().unwrap()];
+    let plain = |args: &[&str]| {
+        let output = moetrace().args(args).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {text:?}");
+        text
+    };
+    let text = plain(&[&["plan"], &collect[..]].concat());
+    assert!(text.contains("model     red\\u{1b}[31m\\u{9b}2J\\nmodel (deepseek)"), "{text}");
+    plain(&[&["collect"], &collect[..]].concat());
+    for args in [["inspect", &out], ["status", &out], ["metrics", &out]] {
+        plain(&args);
+    }
+    // JSON says the same characters in its own way.
+    let json = plain(&["inspect", "--json", &out]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["manifest"]["model"]["name"], "red\u{1b}[31m\u{9b}2J\nmodel");
+    // A manifest of others, whose shards are named as they like.
+    let manifest = Path::new(&out).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("code-00000", "code\\u001b[2J-00000")).unwrap();
+    assert!(plain(&["status", &out]).contains("code\\u{1b}[2J-00000"));
+}

@@ -1,0 +1,53 @@
+//! What a run tells while it runs.
+
+use crate::{CommitRecord, RunError, Shard};
+
+/// What happens during a run, for whoever shows progress.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunEvent<'a> {
+    /// The model is about to be loaded.
+    Loading,
+    /// A shard begins.
+    Begin {
+        /// The shard.
+        shard: &'a Shard,
+        /// Its data set.
+        dataset: &'a str,
+    },
+    /// A pass is done.
+    Pass {
+        /// Its data set.
+        dataset: &'a str,
+        /// Samples in it.
+        samples: usize,
+        /// Tokens in it.
+        tokens: usize,
+    },
+    /// A shard is safe.
+    Committed {
+        /// Its record.
+        record: &'a CommitRecord,
+    },
+    /// A shard had been committed before; its rows were read back.
+    Replayed {
+        /// The shard.
+        shard: &'a Shard,
+        /// Its data set.
+        dataset: &'a str,
+    },
+    /// A damaged shard is done again.
+    Repairing {
+        /// The shard.
+        shard: &'a Shard,
+        /// What is wrong with it.
+        why: &'a RunError,
+    },
+    /// Another process is writing the shard.
+    Busy {
+        /// The shard.
+        shard: &'a Shard,
+        /// Who.
+        holder: &'a str,
+    },
+}
