@@ -64,15 +64,26 @@ fn random_batch(samples: usize, len: usize, vocab: usize) -> Result<TokenBatch, 
     Ok(TokenBatch::new(ids, positions, (0..samples).map(span).collect())?)
 }
 
+/// Memory of this process, where the system tells.
+fn resident() -> std::io::Result<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    Ok(pages.unwrap_or(0) * 4096)
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let dir = Path::new(
-        arguments.first().ok_or("usage: throughput DIR [SAMPLES LENGTH PASSES THREADS f32|bf16 nll]")?,
+        arguments
+            .first()
+            .ok_or("usage: throughput DIR [SAMPLES LENGTH PASSES THREADS f32|bf16|f16|nf4 nll]")?,
     );
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |a| a.parse::<usize>());
     let (samples, len, passes, threads) = (number(1, 4)?, number(2, 512)?, number(3, 10)?, number(4, 2)?);
     let precision = match arguments.get(5).map(String::as_str) {
         Some("bf16") => Precision::Bf16,
+        Some("f16") => Precision::F16,
+        Some("nf4") => Precision::Nf4,
         _ => Precision::F32,
     };
     let nll = arguments.iter().any(|a| a == "nll");
@@ -84,6 +95,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = CpuSettings { precision, threads, ..CpuSettings::default() };
     let mut engine = CpuEngine::load(&checkpoint, &settings)?;
     let estimate = CpuEngine::memory_estimate(engine.config(), &settings);
+    let (held, expected) = (engine.weight_bytes(), estimate.weights);
+    println!("weights: {held} bytes held, {expected} estimated, {} bytes resident", resident()?);
     let estimate = estimate.total((samples * len) as u64, len as u64, nll) / 1_000_000;
     let batch = random_batch(samples, len, engine.config().vocab())?;
     let mut sink = Count { wanted: Planes { nll, ..Planes::default() }, choices: 0 };
@@ -93,6 +106,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         engine.run(&batch, &mut sink)?;
         seconds.push(start.elapsed().as_secs_f64());
+    }
+    if seconds.is_empty() {
+        return Ok(());
     }
     seconds.sort_by(f64::total_cmp);
     let (best, middle) = (seconds[0], seconds[seconds.len() / 2]);

@@ -14,6 +14,8 @@ use crate::{ComputeDtype, Precision};
 pub enum ModelError {
     #[error("cannot read {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("{file} is {bytes} bytes, expected at most {limit}")]
     FileSize { file: String, bytes: u64, limit: u64 },
     #[error("{file} is not valid JSON: {source}")]
@@ -83,6 +85,8 @@ pub enum ModelError {
     AlreadyFourBit { dir: PathBuf },
     #[error("{} exists already; a checkpoint is never written over", path.display())]
     OutputExists { path: PathBuf },
+    #[error("{} is in the way and was not begun by an earlier call", path.display())]
+    PartialForeign { path: PathBuf },
     #[error("{} is being written by another process", path.display())]
     OutputBusy { path: PathBuf },
 

@@ -70,7 +70,7 @@ pub fn tiny_config(family: Family) -> Value {
 pub fn write_checkpoint(dir: &Path, config: &Value, settings: &SyntheticSettings) -> Result<(), ModelError> {
     let path = dir.join("config.json");
     let (tensors, config) = tensors(config, &path.display().to_string(), settings)?;
-    fs::write(&path, format!("{config:#}\n")).map_err(|source| ModelError::Io { path, source })?;
+    fs::write(&path, format!("{config:#}\n")).map_err(|source| ModelError::Write { path, source })?;
     let mut file = ShardFile::create(&dir.join("model.safetensors"), &tensors)?;
     let mut random = RandomTensors { seed: settings.seed, tensors: &tensors, buffer: Vec::new() };
     for number in 0..tensors.len() {

@@ -1,5 +1,7 @@
 //! The 8-bit code that double quantisation stores block scales in.
 
+use std::sync::{Arc, OnceLock};
+
 /// The signed dynamic map: 8-bit floating point with a sign, a unary exponent and a linear fraction, after
 /// Dettmers, "8-Bit Approximations for Parallelism in Deep Learning" (arXiv 1511.04561), ascending.
 ///
@@ -279,6 +281,12 @@ pub enum ScaleMap {
 }
 
 impl ScaleMap {
+    /// The same values in one place for all tensors that are quantised.
+    pub fn shared(self) -> Arc<[f32; 256]> {
+        static MAPS: [OnceLock<Arc<[f32; 256]>>; 2] = [OnceLock::new(), OnceLock::new()];
+        Arc::clone(MAPS[usize::from(self == Self::CpuLibrary)].get_or_init(|| Arc::new(self.values())))
+    }
+
     /// Its 256 values, ascending.
     pub fn values(self) -> [f32; 256] {
         let mut map = DYNAMIC_MAP;

@@ -65,7 +65,7 @@ impl Nf4Tensor {
         let mut absmax = vec![0f32; settings.block.blocks(elements)].into_boxed_slice();
         quantise_blocks(source, settings.block, &mut codes, &mut absmax)?;
         let scales = if settings.double_quant {
-            let map = Arc::new(settings.map.values());
+            let map = settings.map.shared();
             let double = DoubleQuantised::new(&absmax, &map)?;
             state.nested = Some(NestedState { block: BlockSize::new(NESTED_BLOCK)?, offset: double.offset });
             let (codes, nested) = (double.codes.into(), double.nested.into());
@@ -118,7 +118,14 @@ impl Nf4Tensor {
                 });
             }
         }
-        Ok(Self { state, elements, codes, scales, values })
+        let tensor = Self { state, elements, codes, scales, values };
+        // A scale of two finite numbers can still be infinite.
+        let bad =
+            (0..blocks).map(|block| tensor.scale(block)).enumerate().find(|(_, scale)| !scale.is_finite());
+        match bad {
+            None => Ok(tensor),
+            Some((index, found)) => Err(Nf4Error::PartNotFinite { part: "a restored scale", index, found }),
+        }
     }
 
     /// How it was quantised, and its shape.

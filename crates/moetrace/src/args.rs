@@ -359,13 +359,13 @@ fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
-        "KB" => 1_000,
+        "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        other => return Err(format!("unit {other}, expected B, KB, MB, GB, KiB, MiB or GiB")),
+        other => return Err(format!("unit {other}, expected B, kB, MB, GB, KiB, MiB or GiB")),
     };
     let number = digits.trim().parse::<u64>().map_err(|error| error.to_string())?;
     number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(|| "expected more than nothing".to_owned())

@@ -11,6 +11,7 @@ mod output;
 mod prepare;
 mod progress;
 mod quantisation;
+mod quantised_cache;
 mod settings;
 mod show;
 mod signals;

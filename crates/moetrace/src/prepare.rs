@@ -1,12 +1,13 @@
 //! From arguments to a plan: model, tokenizer, texts, shards. Nothing is written but the cache.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
     Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError,
-    Precision, QuantiseSettings, RouterDtype, StorageType, quantise_checkpoint,
+    Precision, RouterDtype, StorageType,
 };
 use moetrace_routing::{TokenId, WeightPrecision};
 use moetrace_run::{
@@ -18,7 +19,8 @@ use crate::args::{CollectArgs, ComputeDtypeArg, PrecisionArg, RouterDtypeArg, We
 use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
 use crate::progress::Progress;
-use crate::quantisation::{described, on_threads, quantisation};
+use crate::quantisation::{described, quantisation};
+use crate::quantised_cache::{self, Wanted};
 
 /// Tokens of a CPU shard: some seconds to minutes of work, so that little is lost when a run is killed.
 const CPU_SHARD_TOKENS: usize = 16_384;
@@ -55,8 +57,7 @@ impl Prepared {
         let mut settings = Settings(settings);
         let inputs = Inputs::find(args, &mut settings)?;
         let config = ModelConfig::read(&inputs.model).map_err(Failure::from)?;
-        let opened = CheckpointSettings { mmap: !args.no_mmap };
-        let checkpoint = Checkpoint::open(&inputs.model, &opened)?;
+        let checkpoint = Checkpoint::open(&inputs.model, &CheckpointSettings { mmap: !args.no_mmap })?;
         let tokenizer = open_tokenizer(&inputs.model)?;
         let cpu = cpu_settings(args, &checkpoint, &mut settings)?;
         CpuEngine::check(&checkpoint, &cpu)?;
@@ -81,17 +82,6 @@ impl Prepared {
             progress.corpus(&event);
         })?;
         let facts = model_facts(&inputs.name, &config, &checkpoint, &cpu)?;
-        let checkpoint = match on_load(args, &cpu, &checkpoint) {
-            OnLoad::AsItIs => checkpoint,
-            OnLoad::Quantised => {
-                progress.line(&format!(
-                    "quantising on load; `moetrace quantize {} --out DIR` does it once, --cache-quantized keeps it",
-                    crate::show::quoted(&inputs.model.display().to_string())
-                ));
-                checkpoint
-            }
-            OnLoad::Cached => Checkpoint::open(&cached(&inputs.model, &facts, &cpu, progress)?, &opened)?,
-        };
         let tokenizer_facts = tokenizer
             .as_ref()
             .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
@@ -110,6 +100,29 @@ impl Prepared {
             tokenizer,
             settings: settings.0,
         })
+    }
+
+    /// Before a dense checkpoint is loaded in 4 bits: says so, or takes the quantised form from the cache.
+    pub(crate) fn quantised(&mut self, args: &CollectArgs, progress: &mut Progress) -> Result<(), Failure> {
+        if self.cpu.precision != Precision::Nf4 || self.checkpoint.is_four_bit() {
+            return Ok(());
+        }
+        if !args.cache_quantized {
+            let model = crate::show::quoted(&self.checkpoint.dir().display().to_string());
+            progress.line(&format!(
+                "quantising on load; 'moetrace quantize {model} --out DIR' does it once, --cache-quantized keeps it"
+            ));
+            return Ok(());
+        }
+        let wanted = Wanted {
+            model: self.checkpoint.dir(),
+            facts: &self.plan.model,
+            quantisation: self.cpu.quantisation,
+            threads: self.cpu.threads,
+        };
+        let folder = quantised_cache::take(&cache()?, &wanted, progress)?;
+        self.checkpoint = Checkpoint::open(&folder, &CheckpointSettings { mmap: !args.no_mmap })?;
+        Ok(())
     }
 
     /// Loads the model.
@@ -251,49 +264,6 @@ fn own_precision(checkpoint: &Checkpoint) -> Precision {
     }
 }
 
-/// What becomes of the weights when they are loaded.
-enum OnLoad {
-    AsItIs,
-    Quantised,
-    Cached,
-}
-
-fn on_load(args: &CollectArgs, cpu: &CpuSettings, checkpoint: &Checkpoint) -> OnLoad {
-    match cpu.precision {
-        Precision::Nf4 if checkpoint.is_four_bit() => OnLoad::AsItIs,
-        Precision::Nf4 if args.cache_quantized => OnLoad::Cached,
-        Precision::Nf4 => OnLoad::Quantised,
-        _ => OnLoad::AsItIs,
-    }
-}
-
-/// The quantised form of a dense checkpoint in the cache, made if it is not there. Its name is a hash of what
-/// decides it, so a changed checkpoint never meets the old form.
-fn cached(
-    model: &Path,
-    facts: &ModelFacts,
-    cpu: &CpuSettings,
-    progress: &mut Progress,
-) -> Result<PathBuf, Failure> {
-    let mut hasher = blake3::Hasher::new();
-    for part in [&facts.config_hash, &facts.weights_hash, &described(cpu.quantisation)] {
-        hasher.update(part.as_bytes());
-    }
-    let folder = cache()?.join("quantised");
-    let out = folder.join(&hasher.finalize().to_hex()[..32]);
-    if out.join("config.json").exists() {
-        return Ok(out);
-    }
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        let what = format!("cannot create {}: {error}", folder.display());
-        Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set MOETRACE_CACHE to a folder that can be written")
-    })?;
-    progress.line(&format!("quantising into {}", out.display()));
-    let settings = QuantiseSettings { quantisation: cpu.quantisation, ..QuantiseSettings::default() };
-    on_threads(Some(cpu.threads), || quantise_checkpoint(model, &out, &settings, &mut |_| {}))??;
-    Ok(out)
-}
-
 fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> ContentSettings {
     // A run keeps the shard size it was begun with, whatever this machine's default would be.
     let manifest = folder.manifest().ok().filter(|_| !args.fresh && args.shard_tokens.is_none());
@@ -355,13 +325,25 @@ fn model_facts(
     })
 }
 
-fn hash(path: &Path) -> Result<blake3::Hash, Failure> {
-    let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher)).map_err(
-        |error| {
-            let what = format!("cannot read {}: {error}", path.display());
-            Failure::new(code::IO, "E-MODEL", what, "check the file and its permissions")
-        },
-    )?;
-    Ok(hasher.finalize())
+/// Bytes of a file that are hashed together, on all threads: a checkpoint of 30 GB is otherwise half a minute.
+const HASHED_AT_ONCE: usize = 16 << 20;
+
+/// The hash of a file.
+pub(crate) fn hash(path: &Path) -> Result<blake3::Hash, Failure> {
+    let hashed = || -> std::io::Result<blake3::Hash> {
+        let (mut hasher, mut file) = (blake3::Hasher::new(), std::fs::File::open(path)?);
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            (&mut file).take(HASHED_AT_ONCE as u64).read_to_end(&mut buffer)?;
+            if buffer.is_empty() {
+                return Ok(hasher.finalize());
+            }
+            hasher.update_rayon(&buffer);
+        }
+    };
+    hashed().map_err(|error| {
+        let what = format!("cannot read {}: {error}", path.display());
+        Failure::new(code::IO, "E-MODEL", what, "check the file and its permissions")
+    })
 }

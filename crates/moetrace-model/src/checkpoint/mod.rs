@@ -19,7 +19,7 @@ use crate::ModelError;
 pub use self::entry::{StorageType, TensorEntry};
 pub use self::layout::TensorRole;
 pub(crate) use self::layout::{ExpertLayout, LayerNames, check, for_each_expected};
-pub(crate) use self::shard::tensor_names;
+pub(crate) use self::shard::{tensor_bytes, tensor_names};
 
 /// How the files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -107,6 +107,15 @@ pub(crate) fn tensor_names(path: &Path) -> Result<BTreeSet<String>, ModelError> 
     Ok(metadata.tensors().into_keys().collect())
 }
 
+/// Bytes of all tensors of a complete safetensors file.
+///
+/// # Errors
+/// What opening any file of a checkpoint refuses.
+pub(crate) fn tensor_bytes(path: &Path) -> Result<u64, ModelError> {
+    let (shard, _) = Shard::open(path, false)?;
+    Ok(shard.len - shard.data_start)
+}
+
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is only read, through bounds-checked slices. Another process that truncates the file
     // under us makes a read fault; the size was checked just before, and `mmap: false` avoids maps altogether.

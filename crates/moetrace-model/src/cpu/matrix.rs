@@ -104,10 +104,59 @@ impl Matrix {
 /// only one is short: a product with few columns would take another path through the gemm crate.
 fn strips(matrix: &Nf4Tensor) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
     let [rows, columns] = matrix.state().shape[..] else { return Vec::new().into_iter() };
-    let block = matrix.state().block.get();
-    // So many rows are a whole number of blocks, whatever the columns.
-    let strip = (STRIP_ELEMENTS / columns.max(1) / block).max(1) * block;
+    // So many rows are a whole number of blocks: a power of two, as the size of a block is.
+    let whole = matrix.state().block.get() >> columns.trailing_zeros().min(12);
+    let whole = whole.max(1);
+    let strip = (STRIP_ELEMENTS / columns.max(1) / whole).max(1) * whole;
     let count = (rows / strip).max(1);
     let ranges = (0..count).map(|i| i * strip..if i + 1 == count { rows } else { (i + 1) * strip });
     ranges.collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use moetrace_nf4::{BlockSize, ElementType, Nf4Settings, Source};
+
+    use super::*;
+
+    fn quantised(rows: usize, columns: usize, block: usize) -> Nf4Tensor {
+        let value = |i: usize| half::bf16::from_f32(((i * 7919 + 13) % 1009) as f32 / 505.0 - 1.0);
+        let bytes: Vec<u8> = (0..rows * columns).flat_map(|i| value(i).to_le_bytes()).collect();
+        let settings = Nf4Settings { block: BlockSize::new(block).unwrap(), ..Nf4Settings::default() };
+        Nf4Tensor::quantise(Source { bytes: &bytes, element: ElementType::Bf16 }, &[rows, columns], settings)
+            .unwrap()
+    }
+
+    #[test]
+    fn strips_cover_every_row_begin_at_blocks_and_stay_small_whatever_the_block() {
+        for (rows, columns, block) in
+            [(3000, 4096, 64), (3000, 14336, 4096), (700, 14336, 4096), (6, 7, 64), (40_000, 338, 4096)]
+        {
+            let matrix = quantised(rows, columns, block);
+            let mut next = 0;
+            for strip in strips(&matrix) {
+                assert_eq!(strip.start, next);
+                assert!((strip.start * columns).is_multiple_of(block));
+                // The last takes what is left over, so it may be twice as large.
+                assert!(strip.len() * columns < 2 * STRIP_ELEMENTS + 4096 * columns.min(4096));
+                next = strip.end;
+            }
+            assert_eq!(next, rows);
+        }
+    }
+
+    #[test]
+    fn a_product_in_strips_equals_the_product_with_the_whole_matrix() {
+        let matrix = quantised(5000, 4096, 64);
+        assert!(strips(&matrix).count() > 1);
+        let mut whole = vec![0f32; 5000 * 4096];
+        matrix.dequantise(&mut whole).unwrap();
+        let x: Vec<f32> = (0..65 * 4096).map(|i| ((i * 31 + 7) % 211) as f32 / 105.0 - 1.0).collect();
+        let (x, w) = (Rows::dense(&x, 65, 4096), Rows::dense(&whole, 5000, 4096));
+        let mut expected = vec![0f32; 65 * 5000];
+        times_transposed(x, w, Places::dense(&mut expected, 5000), split(1));
+        let mut found = vec![0f32; 65 * 5000];
+        Matrix::Nf4(vec![matrix]).multiply(x, &mut found, ComputeDtype::F32, split(1)).unwrap();
+        assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
 }

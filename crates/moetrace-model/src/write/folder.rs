@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -11,12 +10,14 @@ use serde_json::{Map, Value, json};
 use super::shard::ShardFile;
 use super::{Order, OutputTensor};
 use crate::ModelError;
-use crate::checkpoint::tensor_names;
+use crate::checkpoint::{tensor_bytes, tensor_names};
 
 /// What an unfinished folder is to become; also its lock.
 const PROGRESS: &str = "moetrace-partial.json";
 
 /// `OUT.partial`, held by this process.
+///
+/// The list inside says whose it is: a folder without it is never written into.
 pub(super) struct Partial {
     dir: PathBuf,
     /// Locked as long as it is open.
@@ -24,18 +25,22 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Creates the folder, or takes up one that has the same identity; one of another plan is begun anew.
+    /// Creates the folder, or takes up one that has the same identity; one of another plan is begun anew. A
+    /// folder of that name that no earlier call began, whatever it holds, is refused.
     pub(super) fn begin(order: &Order<'_>) -> Result<Self, ModelError> {
-        if order.out.symlink_metadata().is_ok() {
-            return Err(ModelError::OutputExists { path: order.out.to_owned() });
-        }
+        let exists = || {
+            let there = order.out.symlink_metadata().is_ok();
+            if there { Err(ModelError::OutputExists { path: order.out.to_owned() }) } else { Ok(()) }
+        };
+        exists()?;
         let mut name = order.out.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let dir = order.out.with_file_name(name);
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| ModelError::Io { path, source }
+            move |source| ModelError::Write { path, source }
         };
+        refuse_foreign(&dir)?;
         fs::create_dir_all(&dir).map_err(io(&dir))?;
         let path = dir.join(PROGRESS);
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(&path);
@@ -43,8 +48,10 @@ impl Partial {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(ModelError::OutputBusy { path: dir }),
-            Err(fs::TryLockError::Error(source)) => return Err(ModelError::Io { path, source }),
+            Err(fs::TryLockError::Error(source)) => return Err(ModelError::Write { path, source }),
         }
+        // Another call may have just finished: the folder that it locked has its final name now.
+        exists()?;
         let text = format!("{:#}\n", order.identity);
         if fs::read_to_string(&path).map_err(io(&path))? != text {
             clear(&dir)?;
@@ -83,7 +90,7 @@ impl Partial {
         let renamed = written.and_then(|()| {
             fs::rename(&part, &path)
                 .and_then(|()| sync_folder(&self.dir))
-                .map_err(|source| ModelError::Io { path, source })
+                .map_err(|source| ModelError::Write { path, source })
         });
         if renamed.is_err() {
             let _ = fs::remove_file(&part);
@@ -92,13 +99,8 @@ impl Partial {
     }
 
     /// Writes what stands beside the weights and gives the folder its name; returns the bytes of the weights.
-    pub(super) fn finish(
-        self,
-        order: &Order<'_>,
-        shards: &[Range<usize>],
-        names: &[String],
-    ) -> Result<u64, ModelError> {
-        let io = |path: &Path, source| ModelError::Io { path: path.to_owned(), source };
+    pub(super) fn finish(self, order: &Order<'_>, names: &[String]) -> Result<u64, ModelError> {
+        let io = |path: &Path, source| ModelError::Write { path: path.to_owned(), source };
         for file in order.beside {
             let to = self.dir.join(file.file_name().unwrap_or_default());
             fs::copy(file, &to).and_then(|_| File::open(&to)?.sync_all()).map_err(|e| io(&to, e))?;
@@ -110,28 +112,24 @@ impl Partial {
         }
         if names.len() > 1 {
             let path = self.dir.join("model.safetensors.index.json");
-            let index = self.index(order, shards, names)?;
+            let index = self.index(names)?;
             write_synced(&path, &format!("{index:#}\n")).map_err(|e| io(&path, e))?;
         }
         let path = self.dir.join("config.json");
         write_synced(&path, &format!("{:#}\n", order.config)).map_err(|e| io(&path, e))?;
-        let path = self.dir.join(PROGRESS);
-        fs::remove_file(&path).and_then(|()| sync_folder(&self.dir)).map_err(|e| io(&path, e))?;
+        sync_folder(&self.dir).map_err(|e| io(&self.dir, e))?;
         if order.out.symlink_metadata().is_ok() {
             return Err(ModelError::OutputExists { path: order.out.to_owned() });
         }
         fs::rename(&self.dir, order.out)
             .and_then(|()| sync_folder(order.out.parent().unwrap_or(Path::new("."))))
             .map_err(|e| io(order.out, e))?;
+        // Last, so that the lock holds until the folder has its name. Without it the checkpoint is as complete.
+        let _ = fs::remove_file(order.out.join(PROGRESS));
         Ok(bytes)
     }
 
-    fn index(
-        &self,
-        order: &Order<'_>,
-        shards: &[Range<usize>],
-        names: &[String],
-    ) -> Result<Value, ModelError> {
+    fn index(&self, names: &[String]) -> Result<Value, ModelError> {
         let mut map = Map::new();
         for name in names {
             for tensor in tensor_names(&self.dir.join(name))? {
@@ -139,21 +137,32 @@ impl Partial {
             }
         }
         map.sort_keys();
-        let tensors = shards.iter().flat_map(|range| &order.tensors[range.clone()]);
-        let total: u64 = tensors.map(OutputTensor::bytes).sum();
+        let mut total = 0;
+        for name in names {
+            total += tensor_bytes(&self.dir.join(name))?;
+        }
         Ok(json!({ "metadata": { "total_size": total }, "weight_map": map }))
     }
 }
 
+/// A folder in the place of ours that is not ours: a link, or one with files but without our list.
+fn refuse_foreign(dir: &Path) -> Result<(), ModelError> {
+    let Ok(found) = dir.symlink_metadata() else { return Ok(()) };
+    let io = |source| ModelError::Write { path: dir.to_owned(), source };
+    let mut ours = found.is_dir();
+    if ours && !dir.join(PROGRESS).is_file() {
+        ours = fs::read_dir(dir).map_err(io)?.next().is_none();
+    }
+    if ours { Ok(()) } else { Err(ModelError::PartialForeign { path: dir.to_owned() }) }
+}
+
 /// Removes what an earlier plan left, the lock aside.
 fn clear(dir: &Path) -> Result<(), ModelError> {
-    let io = |path: &Path, source| ModelError::Io { path: path.to_owned(), source };
+    let io = |path: &Path, source| ModelError::Write { path: path.to_owned(), source };
     for entry in fs::read_dir(dir).map_err(|e| io(dir, e))? {
         let path = entry.map_err(|e| io(dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Only what we write: a stranger's folder of that name keeps its files.
-        let ours = name.ends_with(".safetensors") || name.ends_with(".part");
-        if ours && path.is_file() {
+        // The folder is ours: `refuse_foreign` has seen to it.
+        if path.is_file() && path.file_name() != Some(PROGRESS.as_ref()) {
             fs::remove_file(&path).map_err(|e| io(&path, e))?;
         }
     }

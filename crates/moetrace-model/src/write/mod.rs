@@ -71,6 +71,7 @@ pub(crate) trait Producer {
 }
 
 /// A checkpoint to be written.
+#[derive(Clone)]
 pub(crate) struct Order<'a> {
     /// The folder; it does not exist yet.
     pub(crate) out: &'a Path,
@@ -92,6 +93,9 @@ pub(crate) fn write(
     producer: &mut dyn Producer,
     told: &mut dyn FnMut(WriteEvent<'_>),
 ) -> Result<WrittenCheckpoint, ModelError> {
+    // `DIR/` is `DIR`.
+    let out: PathBuf = order.out.components().collect();
+    let order = &Order { out: &out, ..order.clone() };
     let partial = folder::Partial::begin(order)?;
     let shards = plan::shards(order.tensors, order.shard_bytes);
     let names: Vec<String> = (0..shards.len()).map(|i| plan::file_name(i, shards.len())).collect();
@@ -109,7 +113,7 @@ pub(crate) fn write(
             Ok(())
         })?;
     }
-    let bytes = partial.finish(order, &shards, &names)?;
+    let bytes = partial.finish(order, &names)?;
     Ok(WrittenCheckpoint {
         dir: order.out.to_owned(),
         files: names.len(),

@@ -87,7 +87,8 @@ impl ShardFile {
         entries.sort_by_key(|entry| entry.stored);
         place(&mut entries, |_| LONGEST_STATE);
         let room = header(&entries).len().next_multiple_of(ALIGNMENT);
-        let file = File::create(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let file =
+            File::create(path).map_err(|source| ModelError::Write { path: path.to_owned(), source })?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -157,7 +158,7 @@ impl ShardFile {
 
     fn put(&self, at: u64, bytes: &[u8]) -> Result<(), ModelError> {
         self.put_at(self.data_start + at, bytes)
-            .map_err(|source| ModelError::Io { path: self.path.clone(), source })
+            .map_err(|source| ModelError::Write { path: self.path.clone(), source })
     }
 
     fn put_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -183,7 +184,7 @@ impl ShardFile {
         self.put_at(0, &(room as u64).to_le_bytes())
             .and_then(|()| self.put_at(size_of::<u64>() as u64, &header))
             .and_then(|()| self.file.sync_all())
-            .map_err(|source| ModelError::Io { path: self.path.clone(), source })
+            .map_err(|source| ModelError::Write { path: self.path.clone(), source })
     }
 }
 

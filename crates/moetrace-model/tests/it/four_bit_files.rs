@@ -114,6 +114,19 @@ fn a_scale_or_a_value_that_is_not_finite_is_named() {
     }
 }
 
+#[test]
+fn a_scale_that_overflows_when_it_is_restored_is_named() {
+    let (tensor, error) = refused(|parts| {
+        for ending in [".nested_absmax", ".nested_quant_map"] {
+            for value in parts.of(ending).3.as_chunks_mut::<4>().0 {
+                *value = 3e38f32.to_le_bytes();
+            }
+        }
+    });
+    assert_eq!(tensor, TENSOR);
+    assert!(matches!(error, Nf4Error::PartNotFinite { part: "a restored scale", .. }), "{error}");
+}
+
 fn with_state(edit: impl Fn(&str) -> String) -> (String, Nf4Error) {
     refused(|parts| {
         let state = parts.of(".quant_state.bitsandbytes__nf4");

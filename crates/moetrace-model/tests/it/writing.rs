@@ -156,6 +156,53 @@ fn an_existing_folder_and_the_source_itself_are_never_written_into() {
     assert!(files(dense.path()) == before);
 }
 
+/// `OUT.partial` is ours only with our list inside: the source itself, a link or a stranger's files may have the name.
+#[test]
+fn a_folder_in_the_place_of_the_partial_one_is_never_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = SyntheticSettings { element: ElementType::Bf16, ..SyntheticSettings::default() };
+    let partial = dir.path().join("x.partial");
+    fs::create_dir(&partial).unwrap();
+    write_checkpoint(&partial, &tiny_config(Family::Mixtral), &settings).unwrap();
+    let before = files(&partial);
+    let out = dir.path().join("x");
+    let error = quantise_checkpoint(&partial, &out, &QuantiseSettings::default(), &mut |_| {});
+    assert!(matches!(error, Err(ModelError::PartialForeign { .. })), "{error:?}");
+    let link = dir.path().join("y.partial");
+    std::os::unix::fs::symlink(&partial, &link).unwrap();
+    let error =
+        quantise_checkpoint(&partial, &dir.path().join("y"), &QuantiseSettings::default(), &mut |_| {});
+    assert!(matches!(error, Err(ModelError::PartialForeign { .. })), "{error:?}");
+    assert!(files(&partial) == before && !out.exists() && !dir.path().join("y").exists());
+}
+
+#[test]
+fn nothing_of_an_earlier_plan_gets_into_a_later_one() {
+    let dense = source(Family::Olmoe, false);
+    let settings = small_files(Quantisation::default());
+    let out = dense.path().join("out");
+    broken_off(dense.path(), &out, &settings, 60);
+    let partial = dense.path().join("out.partial");
+    fs::write(partial.join("model.safetensors.index.json"), "{}").unwrap();
+    fs::write(partial.join("generation_config.json"), "{}").unwrap();
+    quantise_checkpoint(dense.path(), &out, &QuantiseSettings::default(), &mut |_| {}).unwrap();
+    let names: Vec<String> = files(&out).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+}
+
+#[test]
+fn the_index_counts_every_byte_of_every_tensor() {
+    let dense = source(Family::Olmoe, false);
+    let out = dense.path().join("out");
+    quantise_checkpoint(dense.path(), &out, &small_files(Quantisation::default()), &mut |_| {}).unwrap();
+    let index: Value =
+        serde_json::from_slice(&fs::read(out.join("model.safetensors.index.json")).unwrap()).unwrap();
+    let data = |bytes: &[u8]| bytes.len() as u64 - 8 - u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    let shards = files(&out).into_iter().filter(|(name, _)| name.starts_with("model-"));
+    let expected: u64 = shards.map(|(_, bytes)| data(&bytes)).sum();
+    assert_eq!(index["metadata"]["total_size"], expected);
+}
+
 #[test]
 fn a_checkpoint_in_4_bits_is_not_quantised_again() {
     let dense = source(Family::Mixtral, false);

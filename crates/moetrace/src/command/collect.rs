@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use moetrace_routing::TokenId;
-use moetrace_run::{Collect, Outcome, RealFs, ResolvedSetting, RunError, RunEvent};
+use moetrace_run::{Collect, Outcome, RealFs, ResolvedSetting, RunError, RunEvent, Shard};
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
@@ -19,13 +19,17 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
         Failure::new(code::OTHER, "E-SIGNAL", format!("cannot listen to signals: {error}"), "run it again")
     })?;
     let mut progress = Progress::new(args.quiet);
-    let prepared = Prepared::new(args, settings, &mut progress)?;
+    let mut prepared = Prepared::new(args, settings, &mut progress)?;
     if args.fresh {
         set_aside(&prepared)?;
     }
     progress.line(&show::heading(&prepared));
     for line in show::left_out(&prepared.plan.corpus) {
         progress.line(&line);
+    }
+    let is_committed = |shard: &Shard| prepared.folder.commit(&shard.name).ok().flatten().is_some();
+    if args.repair || !prepared.plan.shards.iter().all(is_committed) {
+        prepared.quantised(args, &mut progress)?;
     }
     progress.plan(&prepared.plan);
     let outcome = run(&prepared, args, &stop, &mut progress).map_err(|error| explain(error, &prepared))?;

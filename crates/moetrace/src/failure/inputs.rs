@@ -131,7 +131,18 @@ fn four_bit(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
         }
         ModelError::OutputExists { .. } => (code::NO_OUTPUT, "E-EXISTS", "name another folder: --out DIR"),
         ModelError::OutputBusy { .. } => {
-            (code::LATER, "E-LOCKED", "wait for it, or name another folder: --out DIR")
+            (code::LATER, "E-LOCKED", "wait until it ends, then run the same command again")
+        }
+        ModelError::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => (
+            code::IO,
+            "E-DISK",
+            "complete files stay in OUT.partial; free space and run the same command again",
+        ),
+        ModelError::Write { source, .. } => {
+            (io_code(source, false), "E-IO", "name a folder that can be created and written: --out DIR")
+        }
+        ModelError::PartialForeign { .. } => {
+            (code::NO_OUTPUT, "E-FOREIGN", "move it, or name another folder: --out DIR")
         }
         ModelError::Nf4 { .. }
         | ModelError::NothingQuantised { .. }

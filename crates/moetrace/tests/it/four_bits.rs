@@ -50,8 +50,8 @@ fn quantised_before_on_load_and_in_the_cache_route_alike() {
     .unwrap();
     // 604 of the embedded model's 618 tensors are projections.
     assert_eq!((&said["tensors"], &said["quantised"]), (&618.into(), &604.into()));
-    let [before, on_load, first, second] =
-        ["before", "on-load", "first", "second"].map(|n| dir.path().join(n));
+    let [before, on_load, first, second, third] =
+        ["before", "on-load", "first", "second", "third"].map(|n| dir.path().join(n));
     collect(&four, &before, &[]);
     collect(&source, &on_load, &["--precision", "nf4"]);
     let cache = dir.path().join("cache");
@@ -61,7 +61,23 @@ fn quantised_before_on_load_and_in_the_cache_route_alike() {
         command.args(["--precision", "nf4", "--cache-quantized", "--out", &text(out)]);
         assert!(command.status().unwrap().success());
     }
-    assert_eq!(fs::read_dir(cache.join("quantised")).unwrap().count(), 1);
+    // One folder and its list; when a byte of it changes, it is made again.
+    let kept: Vec<PathBuf> =
+        fs::read_dir(cache.join("quantised")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    let folder = kept.iter().find(|path| path.is_dir()).unwrap();
+    let weights = folder.join("model.safetensors");
+    let sound = fs::read(&weights).unwrap();
+    let mut damaged = sound.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x55;
+    fs::write(&weights, damaged).unwrap();
+    let mut command = moetrace();
+    command.env("MOETRACE_CACHE", &cache).args(["collect", "--model", &text(&source)]).args(FEW);
+    command.args(["--precision", "nf4", "--cache-quantized", "--out", &text(&third)]);
+    assert!(command.status().unwrap().success());
+    assert!(fs::read(&weights).unwrap() == sound);
+    assert_same_tables(&on_load, &third);
     // The same model, so the same bytes; the 4-bit folder is another model with the same routing.
     assert_same_tables(&on_load, &first);
     assert_same_tables(&on_load, &second);
