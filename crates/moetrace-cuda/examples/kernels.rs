@@ -1,7 +1,7 @@
 //! Compiles every kernel for every architecture; no GPU is needed.
 //!
 //! `kernels OUT [SITE_PACKAGES]`: writes `OUT/NUMBER.ARCHITECTURE.ptx` and prints a line for each: file, target,
-//! title.
+//! title. `cargo xtask kernels` runs it and assembles what it wrote.
 
 use std::error::Error;
 use std::path::PathBuf;
