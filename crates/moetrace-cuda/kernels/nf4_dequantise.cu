@@ -32,25 +32,14 @@ __device__ __forceinline__ float restored_scale(scale_code scale, float nested, 
 }
 
 // The eight elements of a word of codes.
-__device__ __forceinline__ void store_eight(element* out, u32 word, float scale, const float* values) {
+__device__ __forceinline__ void restore_eight(element* out, u32 word, float scale, const float* values) {
     float restored[8];
 #pragma unroll
     for (int byte = 0; byte < 4; ++byte) {
         restored[2 * byte] = __fmul_rn(values[(word >> (8 * byte + 4)) & 15], scale);
         restored[2 * byte + 1] = __fmul_rn(values[(word >> (8 * byte)) & 15], scale);
     }
-    Quad* to = reinterpret_cast<Quad*>(out);
-#if defined(ELEMENT_F32)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float* four = restored + 4 * half;
-        to[half] = Quad{__float_as_uint(four[0]), __float_as_uint(four[1]), __float_as_uint(four[2]),
-                        __float_as_uint(four[3])};
-    }
-#else
-    *to = Quad{narrow_pair(restored[0], restored[1]), narrow_pair(restored[2], restored[3]),
-               narrow_pair(restored[4], restored[5]), narrow_pair(restored[6], restored[7])};
-#endif
+    store_eight(out, restored);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -82,7 +71,7 @@ nf4_dequantise(const u8* __restrict__ codes, const scale_code* __restrict__ scal
         for (int j = 0; j < CHUNKS; ++j) {
             const u32 chunk = tile + j * THREADS + threadIdx.x;
             if (chunk < whole) {
-                store_eight(out + 8 * (u64)chunk, word[j], restored_scale(scale[j], outer[j], offset, map), values);
+                restore_eight(out + 8 * (u64)chunk, word[j], restored_scale(scale[j], outer[j], offset, map), values);
             }
         }
     }

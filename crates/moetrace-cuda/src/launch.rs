@@ -43,6 +43,19 @@ pub(crate) fn grid(blocks: u32, threads: u32) -> LaunchConfig {
     LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 }
 }
 
+/// A count that kernels keep in 32 bits, with room for one more step.
+pub(crate) fn count(what: &'static str, found: usize) -> Result<u32, CudaError> {
+    match i32::try_from(found) {
+        Ok(small) => Ok(small.unsigned_abs()),
+        Err(_) => Err(CudaError::Value { what, found, expected: "less than 2^31" }),
+    }
+}
+
+/// `rows * width`, the elements of a matrix.
+pub(crate) fn matrix(what: &'static str, rows: usize, width: usize) -> Result<usize, CudaError> {
+    rows.checked_mul(width).ok_or(CudaError::Value { what, found: rows, expected: "rows that fit in memory" })
+}
+
 fn too_old(compiler: &Compiler) -> CudaError {
     let mut number = 0;
     // SAFETY: a place for one number; the driver is loaded, since a context is open.

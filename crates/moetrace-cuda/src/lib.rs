@@ -28,4 +28,7 @@ pub use error::CudaError;
 pub use kernel::{Kernel, all_kernels};
 pub use libraries::{CublasLt, Driver, Libraries, Nvrtc, Version};
 pub use memory::{Buffer, Slice, SliceMut};
-pub use operation::{Nf4Dequantise, Nf4Scales, Nf4Tables, Nf4Weights};
+pub use operation::{
+    Combine, ExpertResults, GatherRows, HeadRows, Nf4Dequantise, Nf4Scales, Nf4Tables, Nf4Weights, RmsNorm,
+    Rotary, RotaryTables, Router, RouterOutput, RouterSettings, SharedResults, SiluMultiply,
+};

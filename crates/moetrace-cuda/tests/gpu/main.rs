@@ -7,6 +7,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::panic, reason = "a GPU that was asked for and is missing is a failed test")]
 
+mod elementwise;
+mod experts;
 mod memory;
 mod nf4;
+mod router;
 mod support;

@@ -54,6 +54,7 @@ pub(crate) trait Value: Element + moetrace_nf4::Target + Debug {
     /// A NaN that no kernel makes.
     const POISON: Self;
     fn bits(self) -> u32;
+    fn of(value: f32) -> Self;
     fn wide(self) -> f32;
 }
 
@@ -61,6 +62,9 @@ impl Value for bf16 {
     const POISON: Self = Self::from_bits(0xFFB7);
     fn bits(self) -> u32 {
         u32::from(self.to_bits())
+    }
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
     }
     fn wide(self) -> f32 {
         self.to_f32()
@@ -72,6 +76,9 @@ impl Value for f16 {
     fn bits(self) -> u32 {
         u32::from(self.to_bits())
     }
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
     fn wide(self) -> f32 {
         self.to_f32()
     }
@@ -81,6 +88,9 @@ impl Value for f32 {
     const POISON: Self = Self::from_bits(0xFFB7_B7B7);
     fn bits(self) -> u32 {
         self.to_bits()
+    }
+    fn of(value: f32) -> Self {
+        value
     }
     fn wide(self) -> f32 {
         self
@@ -117,6 +127,22 @@ pub(crate) fn assert_same<T: Value>(found: &[T], expected: &[T], what: &str) {
     }
 }
 
+/// No value is further than so many units in the last place from what is expected.
+pub(crate) fn assert_close<T: Value>(found: &[T], expected: &[T], units: i64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let top = 1i64 << (8 * size_of::<T>() - 1);
+    let order = |value: &T| {
+        if value.wide().is_sign_negative() { top - i64::from(value.bits()) } else { i64::from(value.bits()) }
+    };
+    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let apart = (order(found) - order(expected)).abs();
+        assert!(
+            apart <= units && !found.wide().is_nan(),
+            "{what}, {place}: {found:?}, expected {expected:?}"
+        );
+    }
+}
+
 /// Numbers from a seed: splitmix64.
 pub(crate) struct Random(pub(crate) u64);
 
@@ -137,5 +163,10 @@ impl Random {
     pub(crate) fn normal(&mut self) -> f32 {
         let sum: f64 = (0..12).map(|_| (self.bits() >> 11) as f64 / (1u64 << 53) as f64).sum();
         (sum - 6.0) as f32
+    }
+
+    /// Bell-shaped elements.
+    pub(crate) fn elements<T: Value>(&mut self, count: usize, deviation: f32) -> Vec<T> {
+        (0..count).map(|_| T::of(self.normal() * deviation)).collect()
     }
 }
