@@ -7,6 +7,7 @@ mod collect;
 mod faults;
 mod fuzz;
 mod interop;
+mod kernels;
 mod tidy;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ usage: cargo xtask TASK [ARGUMENTS]
   collect [ARGS]    build moetrace in release and run `moetrace collect ARGS`
   tidy              check layers, sizes, code map, fixtures, lints and headings
   interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
+  kernels [PROG]    compile and assemble every GPU kernel for every architecture; fails on spills (no GPU needed)
   faults [N]        kill a run N times (default 50) at random and resume it; compare with an unbroken run
   fuzz [S] [SEED]   mutated files through every reader, S seconds each (default 20)";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "collect" => return collect::collect(&rest),
         "tidy" => tidy::tidy(),
         "interop" => interop::interop(&rest),
+        "kernels" => kernels::kernels(&rest),
         "fuzz" => fuzz::fuzz(&rest),
         "faults" => faults::faults(&rest),
         "" | "help" | "-h" | "--help" => {

@@ -1,0 +1,34 @@
+//! In: numbers in host memory; folders in which CUDA's libraries and a cache may lie.
+//! Out: the same numbers after an operation on an NVIDIA GPU, in device memory or copied back.
+//! Holds: [`Device`], [`Buffer`], [`Compiler`], the kernels of `kernels/*.cu` and one launcher for each.
+//! Not here: models, checkpoints, files but the cache of compiled kernels; it reads no environment variable.
+//!
+//! Nothing of CUDA is needed to build or to start a program that holds this crate: the driver, NVRTC and cuBLASLt
+//! are loaded when [`Libraries`] is asked for them. Kernels are compiled by NVRTC for the GPU at hand.
+//!
+//! A [`Device`] has one stream, and every operation on its buffers is queued there: operations happen in the order
+//! of their calls, and none waits for the host. Only copies to and from the host wait.
+
+mod architecture;
+mod compile;
+mod device;
+mod element;
+mod error;
+mod kernel;
+mod launch;
+mod libraries;
+mod memory;
+mod operation;
+
+pub use architecture::Architecture;
+pub use compile::Compiler;
+pub use device::Device;
+pub use element::Element;
+pub use error::CudaError;
+pub use kernel::{Kernel, all_kernels};
+pub use libraries::{CublasLt, Driver, Libraries, Nvrtc, Version};
+pub use memory::{Buffer, Slice, SliceMut};
+pub use operation::{
+    Combine, ExpertResults, GatherRows, HeadRows, Nf4Dequantise, Nf4Scales, Nf4Tables, Nf4Weights, RmsNorm,
+    Rotary, RotaryTables, Router, RouterOutput, RouterSettings, SharedResults, SiluMultiply,
+};

@@ -1,0 +1,102 @@
+//! RMSNorm, with or without the residual sum before it.
+
+use std::marker::PhantomData;
+
+use cudarc::driver::PushKernelArg as _;
+
+use crate::launch::{Function, count, grid, matrix};
+use crate::{Compiler, CudaError, Device, Element, Kernel, Slice, SliceMut};
+
+/// Threads of a block, which norms one row.
+const THREADS: u32 = 256;
+
+/// RMSNorm (arXiv 1910.07467): `x / sqrt(mean of x^2 + eps)`, rounded, times the weight, rounded.
+#[derive(Debug)]
+pub struct RmsNorm<T> {
+    plain: Function,
+    residual: Function,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> RmsNorm<T> {
+    /// Compiles the kernel, without and with the residual sum.
+    ///
+    /// # Errors
+    /// What [`Compiler::compile`] fails with, [`CudaError::DriverTooOld`], [`CudaError::Driver`].
+    pub fn new(device: &Device, compiler: &Compiler) -> Result<Self, CudaError> {
+        let [plain, residual] = kernels::<T>();
+        let load = |kernel| Function::load(device, compiler, kernel);
+        Ok(Self { plain: load(&plain)?, residual: load(&residual)?, element: PhantomData })
+    }
+
+    /// Queues the norm of x `[N, D]` with weight `[D]` into out `[N, D]`; all begin at multiples of 16 bytes.
+    ///
+    /// # Errors
+    /// [`CudaError::Length`], [`CudaError::Value`], [`CudaError::Alignment`], [`CudaError::OtherDevice`] for
+    /// arguments that do not fit; [`CudaError::Driver`].
+    pub fn run(
+        &self,
+        x: Slice<'_, T>,
+        weight: Slice<'_, T>,
+        eps: f32,
+        out: &mut SliceMut<'_, T>,
+    ) -> Result<(), CudaError> {
+        x.check("the rows to be normed", out.len(), self.plain.device)?;
+        x.check_alignment("the rows to be normed", 16)?;
+        launch(&self.plain, (x.address, 0), weight, eps, out)
+    }
+
+    /// Queues `x = x + y`, rounded, and the norm of that: x, y and out `[N, D]`, weight `[D]`.
+    ///
+    /// # Errors
+    /// [`CudaError::Length`], [`CudaError::Value`], [`CudaError::Alignment`], [`CudaError::OtherDevice`] for
+    /// arguments that do not fit; [`CudaError::Driver`].
+    pub fn run_with_residual(
+        &self,
+        x: &mut SliceMut<'_, T>,
+        y: Slice<'_, T>,
+        weight: Slice<'_, T>,
+        eps: f32,
+        out: &mut SliceMut<'_, T>,
+    ) -> Result<(), CudaError> {
+        x.check("the residual stream", out.len(), self.residual.device)?;
+        x.check_alignment("the residual stream", 16)?;
+        y.check("what is added to the residual stream", out.len(), self.residual.device)?;
+        y.check_alignment("what is added to the residual stream", 16)?;
+        launch(&self.residual, (x.address, y.address), weight, eps, out)
+    }
+}
+
+/// Launches with x and y found to be as long as `out`, here and aligned.
+fn launch<T: Element>(
+    function: &Function,
+    (x, y): (u64, u64),
+    weight: Slice<'_, T>,
+    eps: f32,
+    out: &mut SliceMut<'_, T>,
+) -> Result<(), CudaError> {
+    let (d, device) = (weight.len(), function.device);
+    let (width, rows) = (count("the width", d)?, count("the number of rows", out.len() / d.max(1))?);
+    weight.check("the norm's weight", d, device)?;
+    out.check("the normed rows", matrix("the normed rows", rows as usize, d)?, device)?;
+    weight.check_alignment("the norm's weight", 16)?;
+    out.check_alignment("the normed rows", 16)?;
+    if out.is_empty() {
+        return Ok(());
+    }
+    let mut launch = function.launch();
+    launch.arg(&x).arg(&y).arg(&weight.address).arg(&eps).arg(&width).arg(&out.address);
+    // SAFETY: the arguments are those of the kernel, in its order; it touches `rows` rows of D elements of x, y and
+    // out, and D of the weight, all found to be there, on this device and aligned. It reads y, and writes x, in the
+    // variant with the residual alone, whose caller has borrowed x for writing, as every caller has `out`.
+    unsafe { launch.launch(grid(rows, THREADS)) }.map(|_| ()).map_err(CudaError::driver("launching rms_norm"))
+}
+
+/// Without and with the residual sum.
+pub(super) fn kernels<T: Element>() -> [Kernel; 2] {
+    [0, 1].map(|residual| {
+        Kernel::new::<T>("rms_norm", include_str!("../../kernels/rms_norm.cu"))
+            .define("RESIDUAL", residual)
+            .define("THREADS", THREADS)
+    })
+}
