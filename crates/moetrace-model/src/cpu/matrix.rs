@@ -1,13 +1,11 @@
 //! Weight matrices as they are held, dense or in 4 bits, and the products with them.
 
-use std::borrow::Cow;
-
-use candle_core::{DType, Device, Error, Tensor};
+use candle_core::{DType, Error, Tensor};
 use gemm::Parallelism;
 use moetrace_nf4::Nf4Tensor;
 
 use super::numbers::floats;
-use super::product::{Places, Rows, padded_rows, split, times, times_transposed};
+use super::product::{Places, Rows, padded, split, times, times_transposed};
 use crate::ComputeDtype;
 
 /// Elements of a 4-bit matrix that are restored at once, 32 MiB as f32: a strip of rows. A matrix is never dense
@@ -85,18 +83,7 @@ impl Matrix {
         compute: ComputeDtype,
         threads: usize,
     ) -> candle_core::Result<Tensor> {
-        let (m, k) = x.dims2()?;
-        let n = self.outputs();
-        let x = floats(x)?;
-        let rows = padded_rows(m, n);
-        let mut padded = Cow::Borrowed(&x[..]);
-        if rows > m {
-            padded.to_mut().resize(rows * k, 0.0);
-        }
-        let mut out = vec![0f32; rows * n];
-        self.multiply(Rows::dense(&padded, rows, k), &mut out, compute, split(threads))?;
-        out.truncate(m * n);
-        Tensor::from_vec(out, (m, n), &Device::Cpu)
+        padded(x, self.outputs(), |x, out| self.multiply(x, out, compute, split(threads)))
     }
 }
 

@@ -169,20 +169,34 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
-/// `x * w^T`, padded: x `[M, K]`, w `[N, K]` to `[M, N]`, both contiguous f32.
-pub(super) fn linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
-    let ((m, k), (n, w_columns)) = (x.dims2()?, w.dims2()?);
-    let (x, w) = (floats(x)?, floats(w)?);
+/// A product of x `[M, K]`, contiguous f32, with `n` results a row: `multiply` gets x padded to the rows that such a
+/// product needs and writes as many; those beyond M are cut off. Gives `[M, n]`.
+pub(super) fn padded(
+    x: &Tensor,
+    n: usize,
+    multiply: impl FnOnce(Rows<'_>, &mut [f32]) -> candle_core::Result<()>,
+) -> candle_core::Result<Tensor> {
+    let (m, k) = x.dims2()?;
+    let x = floats(x)?;
     let rows = padded_rows(m, n);
     let mut padded = Cow::Borrowed(&x[..]);
     if rows > m {
         padded.to_mut().resize(rows * k, 0.0);
     }
     let mut out = vec![0f32; rows * n];
-    let (x, w) = (Rows::dense(&padded, rows, k), Rows::dense(&w, n, w_columns));
-    times_transposed(x, w, Places::dense(&mut out, n), split(threads));
+    multiply(Rows::dense(&padded, rows, k), &mut out)?;
     out.truncate(m * n);
     Tensor::from_vec(out, (m, n), &Device::Cpu)
+}
+
+/// `x * w^T`, padded: x `[M, K]`, w `[N, K]` to `[M, N]`, both contiguous f32.
+pub(super) fn linear(x: &Tensor, w: &Tensor, threads: usize) -> candle_core::Result<Tensor> {
+    let (n, k) = w.dims2()?;
+    let w = floats(w)?;
+    padded(x, n, |x, out| {
+        times_transposed(x, Rows::dense(&w, n, k), Places::dense(out, n), split(threads));
+        Ok(())
+    })
 }
 
 #[cfg(test)]
