@@ -1,7 +1,8 @@
 // RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), with the residual sum before it where RESIDUAL is 1:
 // x = x + y, rounded; out = (x / sqrt(mean of x^2 + eps), rounded) * weight, rounded.
 //
-// x [N, D], read and with RESIDUAL written; y [N, D]; weight [D]; out [N, D]; all 16-byte aligned. One block a row.
+// x [N, D], read and with RESIDUAL written; y [N, D]; weight [D]; out [N, D]; all 16-byte aligned. One block a row. Rows
+// may be heads: `heads` of them side by side, and `stride` elements from one row of heads to the next; out may be x.
 // Squares are summed in f32: each thread its own, then over a warp and over the warps in a fixed order, which depends
 // on D alone.
 
@@ -24,11 +25,11 @@ __device__ __forceinline__ float block_sum(float value) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-rms_norm(element* x, const element* __restrict__ y, const element* __restrict__ weight, float eps, u32 width,
-         element* __restrict__ out) {
-    const u64 start = (u64)blockIdx.x * width;
+rms_norm(element* x, const element* __restrict__ y, const element* __restrict__ weight, float eps, u32 width, u32 heads,
+         u32 stride, element* out) {
+    const u64 start = (u64)(blockIdx.x / heads) * stride + (u64)(blockIdx.x % heads) * width;
     element* row = x + start;
-    const u32 eights = eights_of(width);
+    const u32 eights = stride % 8 == 0 ? eights_of(width) : 0;
     float squares = 0.0f;
     for (u32 i = threadIdx.x; i < eights; i += THREADS) {
         float values[8];

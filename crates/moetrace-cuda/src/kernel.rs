@@ -1,6 +1,6 @@
 //! Kernels as text, before they are compiled.
 
-use crate::{Element, operation};
+use crate::{Architecture, Element, operation};
 
 /// What precedes every kernel.
 const COMMON: &str = include_str!("../kernels/common.cuh");
@@ -14,11 +14,19 @@ pub struct Kernel {
     text: &'static str,
     /// Names and values for the preprocessor, from Rust's constants.
     defines: Vec<(&'static str, String)>,
+    /// The one architecture whose instructions it uses, if it does not run on all.
+    only: Option<Architecture>,
 }
 
 impl Kernel {
     pub(crate) fn new<T: Element>(name: &'static str, text: &'static str) -> Self {
-        Self { name, text, defines: vec![(T::DEFINE, "1".to_owned())] }
+        Self { name, text, defines: vec![(T::DEFINE, "1".to_owned())], only: None }
+    }
+
+    /// It uses instructions that only this architecture has.
+    pub(crate) fn only_on(mut self, architecture: Architecture) -> Self {
+        self.only = Some(architecture);
+        self
     }
 
     pub(crate) fn define(mut self, name: &'static str, value: u32) -> Self {
@@ -29,6 +37,11 @@ impl Kernel {
     /// The function's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether it can be compiled for an architecture.
+    pub fn runs_on(&self, architecture: Architecture) -> bool {
+        self.only.is_none_or(|only| only == architecture)
     }
 
     /// Name and constants, for people.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaFunction, CudaStream, LaunchArgs, LaunchConfig};
+use cudarc::driver::sys::{CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaFunction, CudaStream, LaunchArgs, LaunchConfig, result};
 use cudarc::nvrtc::Ptx;
 
 use crate::memory::DeviceId;
-use crate::{Compiler, CudaError, Device, Kernel, Version};
+use crate::{Compiler, CudaError, Device, Kernel, SliceMut, Version};
 
 /// A kernel that can be launched on the stream of one device.
 #[derive(Debug, Clone)]
@@ -32,9 +32,29 @@ impl Function {
         Ok(Self { kernel, stream, device: device.id, multiprocessors })
     }
 
+    /// Allows launches with so many bytes of dynamic shared memory, for which more than 48 KB must be asked.
+    pub(crate) fn with_shared_memory(self, bytes: u32) -> Result<Self, CudaError> {
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let failed = CudaError::driver("asking for shared memory");
+        self.kernel.set_attribute(attribute, bytes.cast_signed()).map_err(failed)?;
+        Ok(self)
+    }
+
     /// A launch whose arguments are still to be named.
     pub(crate) fn launch(&self) -> LaunchArgs<'_> {
         self.stream.launch_builder(&self.kernel)
+    }
+
+    /// Queues the setting of all bits of integers.
+    pub(crate) fn set_all_bits<T>(&self, to: &mut SliceMut<'_, T>) -> Result<(), CudaError> {
+        let failed = CudaError::driver("setting memory on the GPU");
+        self.stream.context().bind_to_thread().map_err(&failed)?;
+        let bytes = to.len() * size_of::<T>();
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: `to` has so many bytes and is borrowed for writing; the launcher has found it on this device.
+        unsafe { result::memset_d8_async(to.address, 0xFF, bytes, self.stream.cu_stream()) }.map_err(failed)
     }
 }
 

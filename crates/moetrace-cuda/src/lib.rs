@@ -7,7 +7,8 @@
 //! are loaded when [`Libraries`] is asked for them. Kernels are compiled by NVRTC for the GPU at hand.
 //!
 //! A [`Device`] has one stream, and every operation on its buffers is queued there: operations happen in the order
-//! of their calls, and none waits for the host. Only copies to and from the host wait.
+//! of their calls, and none waits for the host. Only copies to and from the host wait. [`ReadBack`] and [`Uploader`]
+//! copy on streams of their own, beside the operations, and order themselves with events.
 
 mod architecture;
 mod compile;
@@ -17,8 +18,16 @@ mod error;
 mod kernel;
 mod launch;
 mod libraries;
+mod listed;
 mod memory;
+mod nvml;
 mod operation;
+mod pinned;
+mod product;
+mod read_back;
+mod tensor_map;
+mod timeline;
+mod upload;
 
 pub use architecture::Architecture;
 pub use compile::Compiler;
@@ -27,8 +36,17 @@ pub use element::Element;
 pub use error::CudaError;
 pub use kernel::{Kernel, all_kernels};
 pub use libraries::{CublasLt, Driver, Libraries, Nvrtc, Version};
+pub use listed::ListedGpu;
 pub use memory::{Buffer, Slice, SliceMut};
 pub use operation::{
-    Combine, ExpertResults, GatherRows, HeadRows, Nf4Dequantise, Nf4Scales, Nf4Tables, Nf4Weights, RmsNorm,
-    Rotary, RotaryTables, Router, RouterOutput, RouterSettings, SharedResults, SiluMultiply,
+    Attention, AttentionHeads, AttentionKernel, AttentionRows, Combine, ExpertResults, GatherRows,
+    GatheredRows, GroupByExpert, GroupedProduct, GroupedRows, Grouping, HeadRows, Nf4Dequantise, Nf4Double,
+    Nf4DoubleScales, Nf4Quantise, Nf4Quantised, Nf4Scales, Nf4Source, Nf4Stack, Nf4Tables, RmsNorm, Rotary,
+    RotaryTables, Router, RouterOutput, RouterSettings, Sequences, SharedGate, SharedResults, SiluMultiply,
+    TokenLoss,
 };
+pub use pinned::Pinned;
+pub use product::{Product, ProductLibrary, ProductShape};
+pub use read_back::ReadBack;
+pub use timeline::Timeline;
+pub use upload::{Uploader, UploaderSettings};

@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use cudarc::driver::{CudaSlice, DeviceRepr};
+use cudarc::driver::CudaSlice;
 
-use crate::CudaError;
+use crate::{CudaError, Element};
 
 /// Tells one opened device from another, also where both are the same GPU: they have streams of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct SliceMut<'a, T> {
     buffer: PhantomData<&'a mut [T]>,
 }
 
-impl<T: DeviceRepr> Buffer<T> {
+impl<T> Buffer<T> {
     /// `length` elements at `address`, which `memory` holds.
     pub(crate) fn new(memory: CudaSlice<T>, address: u64, length: usize, device: DeviceId) -> Self {
         Self { _memory: memory, address, length, device }
@@ -53,6 +53,11 @@ impl<T: DeviceRepr> Buffer<T> {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Bytes that its elements take.
+    pub fn bytes(&self) -> u64 {
+        (self.length * size_of::<T>()) as u64
     }
 
     /// All of it, to be read.
@@ -117,9 +122,83 @@ impl<T> Slice<'_, T> {
     pub(crate) fn check_alignment(&self, what: &'static str, bytes: u64) -> Result<(), CudaError> {
         check_alignment(what, self.address, bytes)
     }
+
+    /// Some of it.
+    ///
+    /// # Errors
+    /// [`CudaError::Range`] where it has not so many elements.
+    pub fn part(&self, range: Range<usize>) -> Result<Self, CudaError> {
+        let (address, length) = place::<T>(self.address, self.length, range)?;
+        Ok(Self { address, length, device: self.device, buffer: PhantomData })
+    }
+}
+
+impl<'a> Slice<'a, u32> {
+    /// The same memory as 32-bit numbers.
+    pub fn floats(self) -> Slice<'a, f32> {
+        let Self { address, length, device, .. } = self;
+        Slice { address, length, device, buffer: PhantomData }
+    }
+
+    /// The same memory as 16-bit integers, twice as many.
+    pub fn halves(self) -> Slice<'a, u16> {
+        let Self { address, length, device, .. } = self;
+        Slice { address, length: 2 * length, device, buffer: PhantomData }
+    }
+}
+
+impl<'a> SliceMut<'a, u32> {
+    /// The same memory as 32-bit numbers.
+    pub fn floats(self) -> SliceMut<'a, f32> {
+        let Self { address, length, device, .. } = self;
+        SliceMut { address, length, device, buffer: PhantomData }
+    }
+
+    /// The same memory as 16-bit integers, twice as many.
+    pub fn halves(self) -> SliceMut<'a, u16> {
+        let Self { address, length, device, .. } = self;
+        SliceMut { address, length: 2 * length, device, buffer: PhantomData }
+    }
 }
 
 impl<T> SliceMut<'_, T> {
+    /// The first `length` elements, and those behind them.
+    ///
+    /// # Errors
+    /// [`CudaError::Range`] where it has not so many elements.
+    pub fn split(self, length: usize) -> Result<(Self, Self), CudaError> {
+        let (second, rest) = place::<T>(self.address, self.length, length..self.length.max(length))?;
+        let (device, buffer) = (self.device, PhantomData);
+        Ok((
+            Self { address: self.address, length, device, buffer },
+            Self { address: second, length: rest, device, buffer },
+        ))
+    }
+
+    /// Where its first element lies on the device, which tells it from the rest of what lives.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// All of it, to be read while it is not written.
+    pub fn all(&self) -> Slice<'_, T> {
+        Slice { address: self.address, length: self.length, device: self.device, buffer: PhantomData }
+    }
+
+    /// All of it, to be written by one operation.
+    pub fn all_mut(&mut self) -> SliceMut<'_, T> {
+        SliceMut { address: self.address, length: self.length, device: self.device, buffer: PhantomData }
+    }
+
+    /// Some of it, to be written by one operation.
+    ///
+    /// # Errors
+    /// [`CudaError::Range`] where it has not so many elements.
+    pub fn part_mut(&mut self, range: Range<usize>) -> Result<SliceMut<'_, T>, CudaError> {
+        let (address, length) = place::<T>(self.address, self.length, range)?;
+        Ok(SliceMut { address, length, device: self.device, buffer: PhantomData })
+    }
+
     /// Its elements.
     pub fn len(&self) -> usize {
         self.length
@@ -143,6 +222,14 @@ impl<T> SliceMut<'_, T> {
     /// As [`Slice::check_alignment`].
     pub(crate) fn check_alignment(&self, what: &'static str, bytes: u64) -> Result<(), CudaError> {
         check_alignment(what, self.address, bytes)
+    }
+}
+
+impl<'a, T: Element> SliceMut<'a, T> {
+    /// The same memory as little-endian bytes, as files hold it: any bits are an element.
+    pub fn into_bytes(self) -> SliceMut<'a, u8> {
+        let length = self.length * size_of::<T>();
+        SliceMut { address: self.address, length, device: self.device, buffer: PhantomData }
     }
 }
 

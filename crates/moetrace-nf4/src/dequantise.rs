@@ -3,6 +3,8 @@
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
+use crate::ElementType;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -26,6 +28,9 @@ pub struct Blocks<'a, S> {
 
 /// What codes can be turned into: f32, bf16 or f16.
 pub trait Target: Copy + Default + Send + Sync + sealed::Sealed {
+    /// What files call it.
+    const ELEMENT: ElementType;
+
     /// The nearest value of this type, ties to even.
     fn round(value: f32) -> Self;
 
@@ -35,6 +40,8 @@ pub trait Target: Copy + Default + Send + Sync + sealed::Sealed {
 }
 
 impl Target for f32 {
+    const ELEMENT: ElementType = ElementType::F32;
+
     fn round(value: f32) -> Self {
         value
     }
@@ -45,6 +52,8 @@ impl Target for f32 {
 }
 
 impl Target for bf16 {
+    const ELEMENT: ElementType = ElementType::Bf16;
+
     fn round(value: f32) -> Self {
         Self::from_f32(value)
     }
@@ -59,6 +68,8 @@ impl Target for bf16 {
 }
 
 impl Target for f16 {
+    const ELEMENT: ElementType = ElementType::F16;
+
     fn round(value: f32) -> Self {
         Self::from_f32(value)
     }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use cudarc::driver::PushKernelArg as _;
 
 use crate::launch::{Function, count, grid, matrix};
+use crate::memory::DeviceId;
 use crate::{Compiler, CudaError, Device, Element, Kernel, Slice, SliceMut};
 
 /// Threads of a block, which rotates one row.
@@ -37,6 +38,26 @@ pub struct HeadRows {
     pub stride: usize,
 }
 
+impl HeadRows {
+    /// Fails unless x holds so many rows of such heads on that device; the last row needs no columns behind its heads.
+    pub(crate) fn check<T>(
+        &self,
+        x: &SliceMut<'_, T>,
+        rows: usize,
+        device: DeviceId,
+    ) -> Result<(), CudaError> {
+        let used = matrix("the heads", self.heads, self.width)?;
+        if self.width == 0 || self.heads == 0 || self.stride < used {
+            let expected = "not 0, and heads that fit into the stride";
+            return Err(CudaError::Value { what: "the width of a head", found: self.width, expected });
+        }
+        let all = matrix("the rows of heads", rows, self.stride)?;
+        let least = all.saturating_sub(self.stride - used);
+        let expected = if x.len() < least { least } else { x.len().min(all) };
+        x.check("the rows of heads", expected, device)
+    }
+}
+
 impl<T: Element> Rotary<T> {
     /// Compiles the kernel.
     ///
@@ -62,16 +83,11 @@ impl<T: Element> Rotary<T> {
     ) -> Result<(), CudaError> {
         let (n, device) = (positions.len(), self.function.device);
         let HeadRows { heads, width, stride } = shape;
-        let used = matrix("the heads", heads, width)?;
-        if !width.is_multiple_of(2) || width == 0 || heads == 0 || stride < used {
-            let expected = "even, and heads that fit into the stride";
-            return Err(CudaError::Value { what: "the width of a head", found: width, expected });
+        if !width.is_multiple_of(2) {
+            return Err(CudaError::Value { what: "the width of a head", found: width, expected: "even" });
         }
-        let all = matrix("the rows of heads", n, stride)?;
-        // The last row needs no columns behind its heads.
-        let least = all.saturating_sub(stride - used);
-        let expected = if x.len() < least { least } else { x.len().min(all) };
-        x.check("the rows of heads", expected, device)?;
+        shape.check(x, n, device)?;
+        let used = heads * width;
         positions.check("the positions", n, device)?;
         let angles = tables.cosines.len() / (width / 2) * (width / 2);
         tables.cosines.check("the cosines", angles, device)?;

@@ -52,7 +52,7 @@ pub struct RouterOutput<'a> {
     pub entropies: SliceMut<'a, f32>,
     /// `[N, E]`: the logits as rounded, if they are wanted.
     pub logits: Option<SliceMut<'a, f32>>,
-    /// `[1]`: lowered to the first row with a logit that is not finite. `u32::MAX` before the first layer.
+    /// `[1]`: the first row with a logit that is not finite, `u32::MAX` if there is none.
     pub first_bad: SliceMut<'a, u32>,
 }
 
@@ -99,6 +99,7 @@ impl<T: Element> Router<T> {
         let [round_logits, round_scores, renormalise] =
             [self.settings.round_logits, self.settings.round_scores, self.settings.renormalise]
                 .map(u32::from);
+        self.function.set_all_bits(&mut out.first_bad)?;
         if n == 0 {
             return Ok(());
         }
