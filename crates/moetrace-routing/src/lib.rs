@@ -1,6 +1,6 @@
 //! In: what a router chose (ids, weights) and for which tokens.
 //! Out: the same, checked once, lent to whoever listens.
-//! Holds: ids, [`RoutingGeometry`], [`TokenBatch`], [`RoutingView`], [`RoutingSink`], [`Tee`], [`RoundWeights`].
+//! Holds: ids, geometry, [`TokenBatch`], [`RoutingView`], [`RoutingCopy`], [`RoutingSink`], [`Tee`], [`RoundWeights`].
 //! Not here: models, files, numbers about routing; no I/O, no threads, no clock.
 //!
 //! This is the narrow waist of moetrace. A producer (a model, or a reader of recorded traces) drives a
@@ -8,6 +8,7 @@
 //! cannot differ.
 
 mod batch;
+mod copy;
 mod error;
 mod geometry;
 mod ids;
@@ -16,6 +17,7 @@ mod sink;
 mod view;
 
 pub use batch::{Name, Span, TokenBatch};
+pub use copy::RoutingCopy;
 pub use error::{RoutingError, SinkError};
 pub use geometry::RoutingGeometry;
 pub use ids::{ExpertId, LayerIndex, MoeOrdinal, SampleId, TokenId};

@@ -68,6 +68,17 @@ impl<'a> RoutingView<'a> {
         Ok(Self { ordinal, layer, rows, chosen: k, planes })
     }
 
+    /// A view of values that were in a view before, and need no second check.
+    pub(crate) fn checked_before(
+        ordinal: MoeOrdinal,
+        layer: LayerIndex,
+        rows: usize,
+        chosen: usize,
+        planes: RoutingPlanes<'a>,
+    ) -> Self {
+        Self { ordinal, layer, rows, chosen, planes }
+    }
+
     /// The same view with other weights, for a rounding that keeps their order.
     pub(crate) fn with_weights(self, weights: &'a [f32]) -> Self {
         debug_assert_eq!(weights.len(), self.planes.weights.len());

@@ -1,4 +1,4 @@
-//! The loop: each shard still to do goes through the engine, each committed one is replayed.
+//! The loop: each shard still to do goes through the pipeline, each committed one is replayed.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -9,7 +9,9 @@ use moetrace_model::{Engine, ModelError};
 
 use crate::commit::{input_hash, uncommit};
 use crate::lock::{Locked, lock_shard};
+use crate::pipeline::Pipeline;
 use crate::replay::replay_shard;
+use crate::tally::Tally;
 use crate::write::Writing;
 use crate::{
     Execution, Fs, Manifest, Plan, ResolvedSetting, RunError, RunEvent, RunFolder, Shard, Trust, rebuild,
@@ -57,7 +59,8 @@ pub struct Collect<'a> {
     pub vocabulary: Option<&'a dyn Fn(moetrace_routing::TokenId) -> Option<String>>,
     /// Who is at work, for whoever finds a shard's lock taken: a process, a host, since when.
     pub holder: &'a str,
-    /// Set from outside to stop: the shard in flight is dropped at the next layer of its pass.
+    /// Set from outside to stop: the shard in flight is dropped at the next layer of its pass; one whose passes are
+    /// through is committed.
     pub stop: &'a AtomicBool,
 }
 
@@ -82,7 +85,8 @@ pub struct Outcome {
 
 /// Does what is still to do, then writes the derived files if the whole run is there.
 ///
-/// `load` is called once, at the first shard that needs the model.
+/// `load` is called once, at the first shard that needs the model. The engine and `on_event` are called on the caller's
+/// thread; a shard is written and committed on one of its own, at most one behind the shard that the engine is in.
 ///
 /// # Errors
 /// Any [`RunError`]; what was committed before stays committed.
@@ -94,62 +98,82 @@ pub fn collect(
     // Before anything is written: a mistyped range leaves no folder behind.
     let range = run.plan.select(run.range)?;
     let (manifest, _at_work) = run.folder.open(run.fs, run.plan, &run.settings)?;
-    let total = RoutingMetrics::new(&run.plan.geometry, &run.metrics);
-    let mut state = Looping {
-        run,
-        manifest: &manifest,
-        engine: None,
-        written: 0,
-        holder: String::new(),
-        bytes: 0,
-        total,
+    let writing = Writing {
+        fs: run.fs,
+        folder: run.folder,
+        plan: run.plan,
+        plan_hash: &manifest.plan_hash,
+        execution: run.execution,
+        metrics: &run.metrics,
     };
-    let all: Vec<&Shard> = manifest.shards[range.clone()].iter().collect();
-    // What others were writing may be committed by now, or theirs no more: of several processes the last one
-    // finds everything done. Only what is still being written is left to them.
-    let busy = match state.shards(&all, load, on_event)? {
-        Some(first) if !first.is_empty() => state.shards(&first, load, &mut |event| {
-            if !matches!(event, RunEvent::Busy { .. }) {
-                on_event(event);
-            }
-        })?,
-        other => other,
-    };
-    state.conclude(busy.map(|busy| busy.len()), range)
+    let alarm = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let state = Looping {
+            run,
+            manifest: &manifest,
+            load,
+            engine: None,
+            holder: String::new(),
+            looks_again: false,
+            tally: Tally::new(RoutingMetrics::new(&run.plan.geometry, &run.metrics), on_event),
+            pipeline: Pipeline::new(scope, writing, run.stop, &alarm),
+        };
+        state.collect(range)
+    })
 }
 
-struct Looping<'a, 'r> {
-    run: &'r Collect<'a>,
-    manifest: &'r Manifest,
+struct Looping<'r, 'scope, 'env> {
+    run: &'r Collect<'r>,
+    manifest: &'env Manifest,
+    load: &'r mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
     engine: Option<Box<dyn Engine>>,
-    written: usize,
     /// Who writes the last shard that was found busy.
     holder: String,
-    bytes: u64,
-    total: RoutingMetrics,
+    /// Whether shards that were found busy are tried again, and need not be told of again.
+    looks_again: bool,
+    tally: Tally<'r>,
+    pipeline: Pipeline<'scope, 'env>,
 }
 
 enum Step {
-    Counted(Box<RoutingMetrics>),
+    /// Its numbers are counted, or will be when it is committed.
+    Done,
     Busy,
     Stopped,
 }
 
-impl<'r> Looping<'_, 'r> {
+impl<'env> Looping<'_, '_, 'env> {
+    fn collect(mut self, range: Range<usize>) -> Result<Outcome, RunError> {
+        let all: Vec<&Shard> = self.manifest.shards[range.clone()].iter().collect();
+        // What others were writing may be committed by now, or theirs no more: of several processes the last one
+        // finds everything done. Only what is still being written is left to them.
+        let busy = match self.shards(&all)? {
+            Some(first) if !first.is_empty() => {
+                self.looks_again = true;
+                self.shards(&first)?
+            }
+            other => other,
+        };
+        self.conclude(busy.map(|busy| busy.len()), range)
+    }
+
     /// Does these shards, and gives back those that another process is writing; `None` if it was told to stop.
-    fn shards(
-        &mut self,
-        shards: &[&'r Shard],
-        load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
-        on_event: &mut dyn FnMut(RunEvent<'_>),
-    ) -> Result<Option<Vec<&'r Shard>>, RunError> {
+    fn shards(&mut self, shards: &[&'env Shard]) -> Result<Option<Vec<&'env Shard>>, RunError> {
+        let busy = self.each(shards);
+        // Whatever became of those after it, a shard whose passes are through is committed.
+        self.pipeline.settle(&mut self.tally)?;
+        busy
+    }
+
+    fn each(&mut self, shards: &[&'env Shard]) -> Result<Option<Vec<&'env Shard>>, RunError> {
         let mut busy = Vec::new();
         for &shard in shards {
             if self.run.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            match self.shard(shard, load, on_event)? {
-                Step::Counted(metrics) => self.total.merge(*metrics)?,
+            self.pipeline.settle_a_failure(&mut self.tally)?;
+            match self.shard(shard)? {
+                Step::Done => {}
                 Step::Busy => busy.push(shard),
                 Step::Stopped => return Ok(None),
             }
@@ -157,61 +181,40 @@ impl<'r> Looping<'_, 'r> {
         Ok(Some(busy))
     }
 
-    fn shard(
-        &mut self,
-        shard: &Shard,
-        load: &mut dyn FnMut() -> Result<Box<dyn Engine>, ModelError>,
-        on_event: &mut dyn FnMut(RunEvent<'_>),
-    ) -> Result<Step, RunError> {
-        if let Some(step) = self.committed(shard, false, on_event)? {
-            return Ok(step);
+    fn shard(&mut self, shard: &'env Shard) -> Result<Step, RunError> {
+        if self.committed(shard, false)? {
+            return Ok(Step::Done);
         }
-        let _lock = match lock_shard(self.run.folder, &shard.name, self.run.holder)? {
+        let lock = match lock_shard(self.run.folder, &shard.name, self.run.holder)? {
             Locked::Ours(lock) => lock,
             Locked::Theirs(holder) => {
-                on_event(RunEvent::Busy { shard, holder: &holder });
+                if !self.looks_again {
+                    self.tally.tell(RunEvent::Busy { shard, holder: &holder });
+                }
                 self.holder = holder;
                 return Ok(Step::Busy);
             }
         };
         // Another process may have committed it between our look and our lock.
-        if let Some(step) = self.committed(shard, true, on_event)? {
-            return Ok(step);
+        if self.committed(shard, true)? {
+            return Ok(Step::Done);
         }
         let engine = match &mut self.engine {
             Some(engine) => engine,
             slot => {
-                on_event(RunEvent::Loading);
-                slot.insert(load()?)
+                self.tally.tell(RunEvent::Loading);
+                slot.insert((self.load)()?)
             }
         };
         let dataset = &self.run.plan.corpus.datasets[shard.dataset].name;
-        on_event(RunEvent::Begin { shard, dataset });
-        let writing = Writing {
-            fs: self.run.fs,
-            folder: self.run.folder,
-            plan: self.run.plan,
-            plan_hash: &self.manifest.plan_hash,
-            execution: self.run.execution,
-            metrics: &self.run.metrics,
-            stop: self.run.stop,
-        };
-        let Some((record, metrics)) = writing.shard(shard, engine.as_mut(), on_event)? else {
-            return Ok(Step::Stopped);
-        };
-        self.written += 1;
-        self.bytes += record.bytes();
-        on_event(RunEvent::Committed { record: &record });
-        Ok(Step::Counted(Box::new(metrics)))
+        self.tally.tell(RunEvent::Begin { shard, dataset });
+        let is_through = self.pipeline.shard(shard, lock, engine.as_mut(), &mut self.tally)?;
+        Ok(if is_through { Step::Done } else { Step::Stopped })
     }
 
-    /// Replays the shard if it is committed; a damaged one is an error, or with `repair` and its lock is uncommitted.
-    fn committed(
-        &mut self,
-        shard: &Shard,
-        locked: bool,
-        on_event: &mut dyn FnMut(RunEvent<'_>),
-    ) -> Result<Option<Step>, RunError> {
+    /// Whether the shard is committed, and then replays it; a damaged one is an error, or with `repair` and its lock
+    /// is uncommitted.
+    fn committed(&mut self, shard: &Shard, locked: bool) -> Result<bool, RunError> {
         let samples = &self.run.plan.corpus.datasets[shard.dataset].samples[shard.range()];
         let replayed = self.run.folder.committed(self.manifest, shard).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
@@ -230,18 +233,20 @@ impl<'r> Looping<'_, 'r> {
             Ok(Some((record, metrics)))
         });
         match replayed {
-            Ok(None) => Ok(None),
+            Ok(None) => Ok(false),
             Ok(Some((record, metrics))) => {
-                self.bytes += record.bytes();
+                // Numbers are merged in the order of shards.
+                self.pipeline.settle(&mut self.tally)?;
+                self.tally.count(record.bytes(), metrics)?;
                 let dataset = &self.run.plan.corpus.datasets[shard.dataset].name;
-                on_event(RunEvent::Replayed { shard, dataset });
-                Ok(Some(Step::Counted(Box::new(metrics))))
+                self.tally.tell(RunEvent::Replayed { shard, dataset });
+                Ok(true)
             }
-            Err(_) if self.run.repair && !locked => Ok(None),
+            Err(_) if self.run.repair && !locked => Ok(false),
             Err(why) if self.run.repair => {
-                on_event(RunEvent::Repairing { shard, why: &why });
+                self.tally.tell(RunEvent::Repairing { shard, why: &why });
                 uncommit(self.run.fs, self.run.folder, shard)?;
-                Ok(None)
+                Ok(false)
             }
             Err(why) => Err(why),
         }
@@ -259,17 +264,17 @@ impl<'r> Looping<'_, 'r> {
         let mut complete = committed == shards.len() && !interrupted;
         if complete {
             let whole = range == (0..shards.len());
-            let metrics = whole.then_some(&self.total);
-            complete = rebuild::derived(run, self.manifest, self.written > 0, metrics)?;
+            let metrics = whole.then_some(&self.tally.total);
+            complete = rebuild::derived(run, self.manifest, self.tally.written > 0, metrics)?;
             interrupted = !complete;
         }
         Ok(Outcome {
             shards: shards.len(),
             committed,
-            written: self.written,
+            written: self.tally.written,
             interrupted,
-            bytes: self.bytes,
-            metrics: self.total,
+            bytes: self.tally.bytes,
+            metrics: self.tally.total,
             complete,
         })
     }

@@ -15,7 +15,7 @@ pub enum RunEvent<'a> {
         /// Its data set.
         dataset: &'a str,
     },
-    /// A pass is done.
+    /// A pass is done by the engine and handed over to be written.
     Pass {
         /// Its data set.
         dataset: &'a str,
@@ -24,7 +24,7 @@ pub enum RunEvent<'a> {
         /// Tokens in it.
         tokens: usize,
     },
-    /// A shard is safe.
+    /// A shard is safe. The next one may have begun before; its own passes are all told.
     Committed {
         /// Its record.
         record: &'a CommitRecord,

@@ -15,8 +15,8 @@ use moetrace_routing::{
     WeightPrecision,
 };
 use moetrace_run::{
-    Collect, ContentSettings, Execution, Fs, FsFile, ModelFacts, Outcome, Plan, RealFs, RunError, RunFolder,
-    ShardRange, collect,
+    Collect, ContentSettings, Execution, Fs, FsFile, ModelFacts, Outcome, Plan, RealFs, RunError, RunEvent,
+    RunFolder, ShardRange, collect,
 };
 use moetrace_trace::TraceColumns;
 
@@ -198,6 +198,15 @@ impl Default for Call<'_> {
 
 impl Call<'_> {
     pub(crate) fn collect(self, out: &Path, plan: &Plan) -> Result<Outcome, RunError> {
+        self.collect_and_tell(out, plan, &mut |_| {})
+    }
+
+    pub(crate) fn collect_and_tell(
+        self,
+        out: &Path,
+        plan: &Plan,
+        on_event: &mut dyn FnMut(RunEvent<'_>),
+    ) -> Result<Outcome, RunError> {
         let folder = RunFolder::new(out);
         let execution =
             Execution { tokens_per_pass: self.tokens_per_pass, threads: self.threads, device: "cpu".into() };
@@ -215,7 +224,7 @@ impl Call<'_> {
             stop: &self.stop,
         };
         let mut engine = Some(self.engine);
-        collect(&run, &mut || Ok(Box::new(engine.take().unwrap())), &mut |_| {})
+        collect(&run, &mut || Ok(Box::new(engine.take().unwrap())), on_event)
     }
 }
 
