@@ -43,6 +43,17 @@ impl Precision {
             Self::F16 => ComputeDtype::F16,
         }
     }
+
+    /// The type of activations, where `asked` may name another than the weights' own with 4-bit weights only.
+    pub(crate) fn computing_in(self, asked: Option<ComputeDtype>) -> Result<ComputeDtype, ModelError> {
+        let own = self.compute_dtype();
+        match asked {
+            Some(found) if self != Self::Nf4 && found != own => {
+                Err(ModelError::ComputeDtype { precision: self, found, expected: own })
+            }
+            asked => Ok(asked.unwrap_or(own)),
+        }
+    }
 }
 
 impl fmt::Display for Precision {

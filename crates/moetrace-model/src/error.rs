@@ -101,6 +101,14 @@ pub enum ModelError {
     #[error("token loss of row {row}: {found}, expected a finite number")]
     LossNotFinite { row: usize, found: f32 },
 
+    #[error("a pass of {found} tokens, expected at most the {expected} that the engine has room for")]
+    PassTooLarge { found: usize, expected: usize },
+    #[error("{what}: {found}, expected at most {limit} on a GPU")]
+    GpuLimit { what: &'static str, found: usize, limit: usize },
+    #[error("{what} were asked for, which the engine was not made for")]
+    NotPlanned { what: &'static str },
+    #[error(transparent)]
+    Cuda(#[from] moetrace_cuda::CudaError),
     #[error(transparent)]
     Routing(#[from] RoutingError),
     #[error(transparent)]

@@ -1,15 +1,17 @@
 //! In: a checkpoint folder (`config.json` and safetensors) and packed token batches.
 //! Out: each MoE layer's routing, lent to a sink; on request token losses and intermediate tensors; or the
 //! checkpoint written anew in 4 bits.
-//! Holds: the five families, [`ModelConfig`], the [`Checkpoint`] store, the [`Engine`] trait, [`CpuEngine`].
+//! Holds: the five families, [`ModelConfig`], the [`Checkpoint`] store, the [`Engine`] trait, [`CpuEngine`], [`CudaEngine`].
 //! Not here: text, tokenizers, trace files, metrics; it prints nothing and reads no clock or environment variable.
 //!
 //! The CPU engine is the readable definition of what a pass computes: other engines must agree with it.
 //! Shape letters as everywhere: N packed tokens, D hidden, E experts, K chosen, F expert width, H heads.
 
+mod angles;
 mod checkpoint;
 mod config;
 mod cpu;
+mod cuda;
 mod engine;
 mod error;
 mod family;
@@ -20,6 +22,7 @@ mod write;
 pub use checkpoint::{Checkpoint, CheckpointSettings, StorageType, TensorEntry, TensorRole};
 pub use config::ModelConfig;
 pub use cpu::{CpuEngine, CpuSettings, MemoryEstimate, Probe, ProbePoint};
+pub use cuda::{CudaEngine, CudaMemory, CudaMemoryPlan, CudaSettings, Gpu, LARGEST_PASS};
 pub use engine::{ComputeDtype, Engine, Precision, Quantisation, RouterDtype};
 pub use error::ModelError;
 pub use family::Family;

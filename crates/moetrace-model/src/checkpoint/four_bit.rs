@@ -6,9 +6,8 @@
 //! (`quant_storage`): only their bytes count.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use moetrace_nf4::{NestedState, Nf4Error, Nf4Tensor, QuantState, Scales};
+use moetrace_nf4::{NestedState, Nf4Error, QuantState};
 use safetensors::Dtype;
 
 use super::shard::Shard;
@@ -32,10 +31,10 @@ pub(super) type Listing = BTreeMap<String, Listed>;
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) state: QuantState,
-    quant_map: Slot,
-    absmax: Slot,
+    pub(super) quant_map: Slot,
+    pub(super) absmax: Slot,
     /// Scales of the scales, and the values of their codes.
-    nested: Option<(Slot, Slot)>,
+    pub(super) nested: Option<(Slot, Slot)>,
 }
 
 impl Parts {
@@ -149,36 +148,4 @@ fn length(part: &'static str, slot: Slot, expected: usize) -> Result<(), Nf4Erro
         return Ok(());
     }
     Err(Nf4Error::PartLength { part, found: slot.bytes, expected })
-}
-
-/// Reads a quantised tensor's parts.
-pub(super) fn read(
-    tensor: &str,
-    codes: Slot,
-    parts: &Parts,
-    shards: &[Shard],
-) -> Result<Nf4Tensor, ModelError> {
-    let bytes = |slot: Slot| -> Result<Box<[u8]>, ModelError> {
-        let mut bytes = vec![0; slot.bytes].into_boxed_slice();
-        shards[slot.shard].read_into(slot.offset, &mut bytes)?;
-        Ok(bytes)
-    };
-    let floats = |slot: Slot| -> Result<Vec<f32>, ModelError> {
-        Ok(bytes(slot)?.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    };
-    let mut values = [0f32; 16];
-    values.copy_from_slice(&floats(parts.quant_map)?);
-    let scales = match parts.nested {
-        None => Scales::Plain(floats(parts.absmax)?.into()),
-        Some((nested, map)) => {
-            let mut entries = [0f32; 256];
-            entries.copy_from_slice(&floats(map)?);
-            let (codes, nested) = (bytes(parts.absmax)?, floats(nested)?.into());
-            Scales::Double { codes, map: Arc::new(entries), nested }
-        }
-    };
-    Nf4Tensor::from_parts(parts.state.clone(), bytes(codes)?, scales, values).map_err(|source| {
-        let file = shards[codes.shard].path().display().to_string();
-        ModelError::Nf4 { file, tensor: tensor.to_owned(), source }
-    })
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Checkpoint;
 use crate::family::{FamilyRules, QkNorm, SharedExperts};
-use crate::{Family, ModelConfig, ModelError, Quantisation};
+use crate::{Family, ModelConfig, ModelError, Precision, Quantisation};
 
 /// What a tensor does in the model; decides whether NF4 touches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -213,4 +213,22 @@ pub(crate) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<Vec
             model_type: config.family().model_type(),
         }),
     }
+}
+
+/// As [`check`], and whether the checkpoint can be held in that precision.
+pub(crate) fn check_precision(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    precision: Precision,
+) -> Result<Vec<ExpertLayout>, ModelError> {
+    let layouts = check(config, checkpoint)?;
+    let four_bit = checkpoint.is_four_bit();
+    if four_bit && precision != Precision::Nf4 {
+        return Err(ModelError::DensePrecision { dir: checkpoint.dir().to_owned(), found: precision });
+    }
+    if config.is_four_bit() && !four_bit {
+        let file = checkpoint.config_file().display().to_string();
+        return Err(ModelError::NothingQuantised { file });
+    }
+    Ok(layouts)
 }

@@ -4,13 +4,12 @@ mod entry;
 mod files;
 mod four_bit;
 mod layout;
+mod parts;
 mod shard;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-
-use moetrace_nf4::{Nf4Tensor, Scales};
 
 use self::four_bit::{Listed, Listing};
 use self::shard::Shard;
@@ -18,7 +17,10 @@ use crate::ModelError;
 
 pub use self::entry::{StorageType, TensorEntry};
 pub use self::layout::TensorRole;
-pub(crate) use self::layout::{ExpertLayout, LayerNames, check, for_each_expected};
+pub(crate) use self::layout::{
+    ExpertLayout, LayerNames, check, check_precision, expert_layouts, for_each_expected,
+};
+pub(crate) use self::parts::Nf4Rest;
 pub(crate) use self::shard::{tensor_bytes, tensor_names};
 
 /// How the files are opened.
@@ -144,25 +146,6 @@ impl Checkpoint {
     /// Whether any tensor is stored in 4 bits.
     pub fn is_four_bit(&self) -> bool {
         self.places.values().any(|place| place.storage == StorageType::Nf4)
-    }
-
-    /// Reads a tensor that is stored in 4 bits: codes, scales and maps as they are in the file.
-    ///
-    /// # Errors
-    /// [`ModelError::UnknownTensor`], [`ModelError::NotFourBit`], [`ModelError::Io`], or [`ModelError::Nf4`]
-    /// where a scale or a value of a map is not a finite number.
-    pub fn read_nf4(&self, name: &str) -> Result<Nf4Tensor, ModelError> {
-        let place = self.place(name)?;
-        let Some(parts) = &place.parts else {
-            let file = self.shards[place.slot.shard].path().display().to_string();
-            return Err(ModelError::NotFourBit { file, tensor: name.to_owned() });
-        };
-        let mut tensor = four_bit::read(name, place.slot, parts, &self.shards)?;
-        if let Scales::Double { map, .. } = tensor.scales() {
-            let shared = Arc::clone(self.map.get_or_init(|| Arc::clone(map)));
-            tensor.share_map(&shared);
-        }
-        Ok(tensor)
     }
 
     /// Reads a whole tensor as it is stored; `buffer` has its length in bytes (under NF4 that of its codes).

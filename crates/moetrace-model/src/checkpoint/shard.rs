@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use memmap2::Mmap;
 use safetensors::tensor::Metadata;
@@ -15,18 +14,19 @@ use crate::ModelError;
 const LENGTH_BYTES: u64 = 8;
 /// The limit that the safetensors reference implementation sets.
 const HEADER_BYTES: u64 = 100_000_000;
+/// From so many bytes on, bytes are read by position also where the file is mapped: no page is faulted in, and threads
+/// that read at once share no lock. Out of a warm cache, 2 MiB at a time, both gave 14 to 20 GB/s to one thread and 21
+/// to 25 GB/s to two, on a file system with large pages; with small ones a fresh map faults every few of them.
+const BY_POSITION: usize = 64 << 10;
 
 /// An open file and where its tensors begin.
 pub(super) struct Shard {
     path: PathBuf,
-    data: Data,
+    file: File,
+    /// For small parts, where mapping is allowed: no call to the system for each.
+    map: Option<Mmap>,
     data_start: u64,
     len: u64,
-}
-
-enum Data {
-    Mapped(Mmap),
-    Read(Mutex<File>),
 }
 
 impl Shard {
@@ -62,8 +62,8 @@ impl Shard {
         if len > expected {
             return Err(ModelError::Overlong { file: name(), found: len, expected });
         }
-        let data = if mmap { Data::Mapped(map(&file).map_err(io)?) } else { Data::Read(Mutex::new(file)) };
-        Ok((Self { path: path.to_owned(), data, data_start, len }, metadata))
+        let map = mmap.then(|| map(&file)).transpose().map_err(io)?;
+        Ok((Self { path: path.to_owned(), file, map, data_start, len }, metadata))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -82,20 +82,32 @@ impl Shard {
 
     /// Fills `buffer` from `offset` of the file; the caller has checked both against the header.
     pub(super) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ModelError> {
-        let result = match &self.data {
-            Data::Mapped(bytes) => {
+        let result = match &self.map {
+            Some(bytes) if buffer.len() < BY_POSITION => {
                 let start = offset as usize;
                 let part = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));
                 part.map(|part| buffer.copy_from_slice(part))
                     .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
             }
-            Data::Read(file) => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(buffer))
-            }
+            _ => read_exact_at(&self.file, offset, buffer),
         };
         result.map_err(|source| ModelError::Io { path: self.path.clone(), source })
     }
+}
+
+/// Fills `buffer` from `offset` of the file on, whatever other threads read at the same time.
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+/// The same where files have one position: threads take turns.
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(buffer)
 }
 
 /// The names that a complete safetensors file lists.

@@ -31,17 +31,7 @@ pub(super) fn check(
     settings: &CpuSettings,
 ) -> Result<Vec<ExpertLayout>, ModelError> {
     settings.compute_dtype()?;
-    let layouts = checkpoint::check(config, checkpoint)?;
-    let four_bit = checkpoint.is_four_bit();
-    if four_bit && settings.precision != Precision::Nf4 {
-        let dir = checkpoint.dir().to_owned();
-        return Err(ModelError::DensePrecision { dir, found: settings.precision });
-    }
-    if config.is_four_bit() && !four_bit {
-        let file = checkpoint.config_file().display().to_string();
-        return Err(ModelError::NothingQuantised { file });
-    }
-    Ok(layouts)
+    checkpoint::check_precision(config, checkpoint, settings.precision)
 }
 
 pub(super) fn load(

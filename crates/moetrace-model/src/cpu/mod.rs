@@ -40,7 +40,7 @@ use std::path::Path;
 use moetrace_routing::{RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, TokenBatch};
 
 use self::pass::Pass;
-use self::router::RouterRules;
+pub(crate) use self::router::RouterRules;
 use self::weights::Weights;
 use crate::{
     Checkpoint, CheckpointSettings, ComputeDtype, Engine, ModelConfig, ModelError, Precision, Quantisation,
@@ -75,13 +75,7 @@ impl CpuSettings {
     /// # Errors
     /// [`ModelError::ComputeDtype`] where dense weights are to be computed with in another type.
     pub fn compute_dtype(&self) -> Result<ComputeDtype, ModelError> {
-        let own = self.precision.compute_dtype();
-        match self.compute {
-            Some(found) if self.precision != Precision::Nf4 && found != own => {
-                Err(ModelError::ComputeDtype { precision: self.precision, found, expected: own })
-            }
-            asked => Ok(asked.unwrap_or(own)),
-        }
+        self.precision.computing_in(self.compute)
     }
 }
 

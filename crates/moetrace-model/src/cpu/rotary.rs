@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::ComputeDtype;
+use crate::angles::Angles;
 
 /// Cosines and sines of each row's position, `[N, head width / 2]` each.
 pub(super) struct Rotation {
@@ -11,7 +12,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Angles are f32 products as in the reference: at large positions their rounding is part of the model.
+    /// Tables for these rows, rounded to the type of the activations.
     pub(super) fn new(
         positions: &[u32],
         head_width: usize,
@@ -19,9 +20,8 @@ impl Rotation {
         compute: ComputeDtype,
     ) -> candle_core::Result<Self> {
         let half = head_width / 2;
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_width as f32)).collect();
-        let angles = || positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f));
+        let frequencies = Angles::new(head_width, theta);
+        let angles = || positions.iter().flat_map(|position| frequencies.at(*position));
         let table = |values: Vec<f32>| {
             compute.round(Tensor::from_vec(values, (positions.len(), half), &Device::Cpu)?)
         };

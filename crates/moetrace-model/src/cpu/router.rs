@@ -8,22 +8,22 @@ use crate::{ComputeDtype, ModelConfig, ModelError, RouterDtype};
 
 /// How the scores of one model are made and used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RouterRules {
-    pub(super) experts: usize,
-    pub(super) chosen: usize,
+pub(crate) struct RouterRules {
+    pub(crate) experts: usize,
+    pub(crate) chosen: usize,
     /// Type of the logits.
-    logits: ComputeDtype,
+    pub(crate) logits: ComputeDtype,
     /// Type of the scores that the top-k sees.
-    scores: ComputeDtype,
+    pub(crate) scores: ComputeDtype,
     /// Type of the weights as multiplied.
-    weights: ComputeDtype,
-    renormalise: bool,
+    pub(crate) weights: ComputeDtype,
+    pub(crate) renormalise: bool,
     /// Added to the sum of the K weights before dividing by it.
-    sum_offset: f32,
+    pub(crate) sum_offset: f32,
 }
 
 impl RouterRules {
-    pub(super) fn new(config: &ModelConfig, compute: ComputeDtype, dtype: RouterDtype) -> Self {
+    pub(crate) fn new(config: &ModelConfig, compute: ComputeDtype, dtype: RouterDtype) -> Self {
         let rules = config.family().rules();
         let model = match dtype {
             RouterDtype::Model => compute,

@@ -1,6 +1,6 @@
 //! Parity cases: expectation of the reference implementations beside checkpoints, packed or plain.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,10 @@ pub(crate) fn read_expected(bytes: &[u8]) -> HashMap<String, Array> {
 }
 
 pub(crate) fn committed(name: &str) -> Case {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity").join(name);
+    // A program that was copied to another machine is told where its fixtures are.
+    let fixtures = std::env::var_os("MOETRACE_FIXTURES").map(PathBuf::from);
+    let fixtures = fixtures.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures"));
+    let dir = fixtures.join("parity").join(name);
     let packed = |file: &str| unpack(&fs::read(dir.join(file)).unwrap());
     let unpacked = tempfile::tempdir().unwrap();
     fs::copy(dir.join("config.json"), unpacked.path().join("config.json")).unwrap();
@@ -81,31 +84,6 @@ pub(crate) fn further_cases() -> Vec<Case> {
         _unpacked: None,
     };
     dirs.into_iter().map(case).collect()
-}
-
-/// Worst deviation seen of each kind of value.
-#[derive(Default)]
-pub(crate) struct Worst(pub(crate) BTreeMap<String, f32>);
-
-impl Worst {
-    pub(crate) fn compare(
-        &mut self,
-        case: &str,
-        kind: &str,
-        name: &str,
-        found: &[f32],
-        expected: &[f32],
-        limit: f32,
-    ) {
-        assert_eq!(found.len(), expected.len(), "{case}: {name}");
-        let difference = |(a, b): (&f32, &f32)| (a - b).abs();
-        // NaN compares false with everything, so ask for the good outcome.
-        let all_close = found.iter().zip(expected).map(difference).all(|d| d <= limit);
-        let worst = found.iter().zip(expected).map(difference).fold(0f32, f32::max);
-        assert!(all_close, "{case}: {name} deviates by {worst}, more than {limit}");
-        let entry = self.0.entry(kind.to_owned()).or_default();
-        *entry = entry.max(worst);
-    }
 }
 
 /// Rows of the packed batch among the `[B, T]` rows of the reference.

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use moetrace_model::{CpuEngine, CpuSettings, ProbePoint};
 use moetrace_routing::LayerIndex;
 
-use crate::cases::{Array, Case, Worst, committed, further_cases, margin, masked, pick};
+use crate::cases::{Array, Case, committed, further_cases, margin, masked, pick};
 use crate::recorder::{Layer, Recorder, Seen, batch_at};
+use crate::worst::Worst;
 
 /// Absolute difference in f32 that two correct programs stay within; positions up to thousands make angles
 /// whose f32 rounding alone moves results by 5e-4.
