@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use moetrace_model::BlockSize;
 use moetrace_run::ShardRange;
 
+use crate::device::{DeviceArg, MemoryLimit, PRESETS, Preset, by_name, device_arg, memory_limit};
+
 /// Records which experts a mixture-of-experts language model routes every token to.
 #[derive(Debug, Parser)]
 #[command(name = "moetrace", version, disable_help_subcommand = true)]
@@ -55,10 +57,9 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "N", env = "MOETRACE_TRACES", default_value_t = 20_000,
           value_parser = positive(), help_heading = "What")]
     pub(crate) traces: usize,
-    /// Most tokens of one text, BOS included; longer ones are cut and counted
-    #[arg(long, value_name = "N", env = "MOETRACE_MAX_LENGTH", default_value_t = 512,
-          value_parser = length(), help_heading = "What")]
-    pub(crate) max_length: usize,
+    /// Most tokens of one text, BOS included; longer ones are cut and counted [default: that of --preset, 512]
+    #[arg(long, value_name = "N", env = "MOETRACE_MAX_LENGTH", value_parser = length(), help_heading = "What")]
+    pub(crate) max_length: Option<usize>,
     /// A text must have more characters than this after trimming
     #[arg(long, value_name = "N", env = "MOETRACE_MIN_CHARS", default_value_t = 50, help_heading = "What")]
     pub(crate) min_chars: usize,
@@ -97,13 +98,21 @@ pub(crate) struct CollectArgs {
     /// Leave out token ids and texts, so that traces cannot be turned back into text
     #[arg(long, env = "MOETRACE_NO_TOKENS", value_parser = switch(), help_heading = "Columns")]
     pub(crate) no_tokens: bool,
-    /// Most tokens in a shard, the unit of work and of a file [default: 16384]
+    /// Most tokens in a shard, the unit of work and of a file [default: 16384, on a GPU 262144]
     #[arg(long, value_name = "N", env = "MOETRACE_SHARD_TOKENS", value_parser = positive(), help_heading = "Columns")]
     pub(crate) shard_tokens: Option<usize>,
 
-    /// What computes
-    #[arg(long, value_enum, env = "MOETRACE_DEVICE", default_value_t = Device::Auto, help_heading = "How")]
-    pub(crate) device: Device,
+    /// What computes: auto, cpu, cuda or cuda:N; auto takes the GPU with most free memory if one can be used, else the
+    /// processor
+    #[arg(long, value_name = "DEVICE", env = "MOETRACE_DEVICE", default_value = "auto", value_parser = device_arg,
+          help_heading = "How")]
+    pub(crate) device: DeviceArg,
+    /// Most GPU memory a run takes, weights and buffers together, as 20GB, 0=20GB or 80% [default: that of the preset]
+    #[arg(long, value_name = "LIMIT", env = "MOETRACE_MAX_MEMORY", value_parser = memory_limit, help_heading = "How")]
+    pub(crate) max_memory: Option<MemoryLimit>,
+    /// Memory limit and text length of a kind of GPU [default: the limit of the GPU at hand, known by its name]
+    #[arg(long, value_name = "NAME", env = "MOETRACE_PRESET", value_parser = preset(), help_heading = "How")]
+    pub(crate) preset: Option<&'static Preset>,
     /// How weights are held [default: the checkpoint's]; nf4 quantises a dense checkpoint when it is loaded
     #[arg(long, value_enum, env = "MOETRACE_PRECISION", help_heading = "How")]
     pub(crate) precision: Option<PrecisionArg>,
@@ -122,10 +131,9 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "SEQUENCES", env = "MOETRACE_BATCH_SIZE", value_parser = positive(),
           help_heading = "How")]
     pub(crate) batch_size: Option<usize>,
-    /// Most tokens in one pass; changes speed and memory, never a result
-    #[arg(long, value_name = "N", env = "MOETRACE_TOKENS_PER_PASS", default_value_t = 4096,
-          value_parser = positive(), help_heading = "How")]
-    pub(crate) tokens_per_pass: usize,
+    /// Most tokens in one pass; changes speed and memory, never a result [default: 4096; on a GPU what memory allows]
+    #[arg(long, value_name = "N", env = "MOETRACE_TOKENS_PER_PASS", value_parser = positive(), help_heading = "How")]
+    pub(crate) tokens_per_pass: Option<usize>,
     /// Threads [default: the machine's]
     #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads(), help_heading = "How")]
     pub(crate) threads: Option<usize>,
@@ -201,15 +209,6 @@ pub(crate) struct InspectArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
-    /// The best there is.
-    Auto,
-    /// The processor.
-    Cpu,
 }
 
 /// How weights are held.
@@ -344,6 +343,14 @@ fn length() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=65_535).map(usize_of)
 }
 
+/// A preset by its name.
+fn preset() -> impl clap::builder::TypedValueParser<Value = &'static Preset> {
+    use clap::builder::TypedValueParser as _;
+    let names = PRESETS.iter().map(|preset| preset.name);
+    // Whatever passes is one of the names.
+    clap::builder::PossibleValuesParser::new(names).try_map(|name| by_name(&name).ok_or("unknown preset"))
+}
+
 fn usize_of(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
@@ -355,7 +362,7 @@ fn block_size(text: &str) -> Result<usize, String> {
 }
 
 /// Bytes: a whole number, or one with a decimal (GB) or binary (GiB) unit.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,

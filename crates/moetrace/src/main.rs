@@ -5,8 +5,10 @@
 
 mod args;
 mod command;
+mod device;
 mod embedded;
 mod failure;
+mod on_gpu;
 mod output;
 mod prepare;
 mod progress;

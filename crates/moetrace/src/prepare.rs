@@ -18,12 +18,20 @@ use moetrace_trace::TraceColumns;
 use crate::args::{CollectArgs, ComputeDtypeArg, PrecisionArg, RouterDtypeArg, Weights};
 use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
+use crate::on_gpu::{OnGpu, RunOnGpu};
 use crate::progress::Progress;
 use crate::quantisation::{described, quantisation};
 use crate::quantised_cache::{self, Wanted};
 
-/// Tokens of a CPU shard: some seconds to minutes of work, so that little is lost when a run is killed.
+/// Tokens of a shard: some seconds to minutes of work, so that little is lost when a run is killed.
 const CPU_SHARD_TOKENS: usize = 16_384;
+const GPU_SHARD_TOKENS: usize = 262_144;
+
+/// Tokens of a pass on the processor.
+const CPU_PASS_TOKENS: usize = 4096;
+
+/// Tokens that a text is cut at, unless a flag or a preset that was asked for says otherwise.
+const MAX_LENGTH: usize = 512;
 
 /// Everything a run needs, resolved.
 pub(crate) struct Prepared {
@@ -39,8 +47,10 @@ pub(crate) struct Prepared {
     pub(crate) config: ModelConfig,
     /// The checked checkpoint.
     pub(crate) checkpoint: Checkpoint,
-    /// How it is computed.
+    /// How it is computed; on a GPU the same in all that decides results.
     pub(crate) cpu: CpuSettings,
+    /// The GPU, if one computes.
+    pub(crate) gpu: Option<OnGpu>,
     /// Its tokenizer.
     pub(crate) tokenizer: Option<TextTokenizer>,
     /// Every setting with its source, automatic ones resolved.
@@ -64,12 +74,15 @@ impl Prepared {
         let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&inputs.name));
         settings.resolve("out", out.display());
         let folder = RunFolder::new(out);
-        let content = content(args, &folder, &mut settings);
+        let max_length = max_length(args, &mut settings);
+        let run = RunOnGpu { args, config: &config, checkpoint: &checkpoint, cpu: &cpu, max_length };
+        let gpu = run.prepare(&folder, &mut settings, progress)?;
+        let content = content(args, &folder, (max_length, gpu.is_some()), &mut settings);
         let specs: Vec<SourceSpec> =
             inputs.datasets.iter().map(|d| SourceSpec::parse(d)).collect::<Result<_, _>>()?;
         let corpus_settings = CorpusSettings {
             traces: args.traces,
-            max_length: args.max_length,
+            max_length,
             min_chars: args.min_chars,
             seed: args.seed,
             strict: args.strict,
@@ -81,12 +94,17 @@ impl Prepared {
         let corpus = moetrace_corpus::plan(&specs, tokenizer.as_ref(), &corpus_settings, &mut |event| {
             progress.corpus(&event);
         })?;
-        let facts = model_facts(&inputs.name, &config, &checkpoint, &cpu)?;
+        let engine = if gpu.is_some() { "cuda" } else { "cpu" };
+        let facts = model_facts(&inputs.name, engine, &config, &checkpoint, &cpu)?;
         let tokenizer_facts = tokenizer
             .as_ref()
             .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
-        let tokens_per_pass = tokens_per_pass(args, &mut settings);
-        let execution = Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() };
+        let execution = if let Some(gpu) = &gpu {
+            gpu.execution(cpu.threads)
+        } else {
+            let tokens_per_pass = cpu_tokens_per_pass(args, max_length, &mut settings);
+            Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() }
+        };
         let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
         Ok(Self {
@@ -97,6 +115,7 @@ impl Prepared {
             config,
             checkpoint,
             cpu,
+            gpu,
             tokenizer,
             settings: settings.0,
         })
@@ -127,31 +146,49 @@ impl Prepared {
 
     /// Loads the model.
     pub(crate) fn load(&self) -> Result<Box<dyn Engine>, ModelError> {
-        Ok(Box::new(CpuEngine::load(&self.checkpoint, &self.cpu)?))
+        match &self.gpu {
+            Some(gpu) => gpu.load(&self.checkpoint),
+            None => Ok(Box::new(CpuEngine::load(&self.checkpoint, &self.cpu)?)),
+        }
     }
 }
 
 /// The size of a pass, given as tokens or as texts of full length.
-fn tokens_per_pass(args: &CollectArgs, settings: &mut Settings) -> usize {
-    let tokens = args.batch_size.map_or(args.tokens_per_pass, |b| b.saturating_mul(args.max_length));
+pub(crate) fn asked_tokens(args: &CollectArgs, max_length: usize, settings: &mut Settings) -> Option<usize> {
+    let Some(batch_size) = args.batch_size else { return args.tokens_per_pass };
+    settings.came_from("tokens-per-pass", "batch-size times max-length");
+    Some(batch_size.saturating_mul(max_length))
+}
+
+fn cpu_tokens_per_pass(args: &CollectArgs, max_length: usize, settings: &mut Settings) -> usize {
+    let tokens = asked_tokens(args, max_length, settings).unwrap_or(CPU_PASS_TOKENS);
     settings.resolve("tokens-per-pass", tokens);
-    if args.batch_size.is_some() {
-        settings.came_from("tokens-per-pass", "batch-size times max-length");
-    }
     tokens
 }
 
+/// A preset that was asked for sets the length; one that is known by a GPU's name does not, since a run's content must
+/// not depend on the GPU at hand.
+fn max_length(args: &CollectArgs, settings: &mut Settings) -> usize {
+    let of_preset = args.preset.filter(|_| args.max_length.is_none());
+    if let Some(preset) = of_preset {
+        settings.came_from("max-length", &format!("preset {}", preset.name));
+    }
+    let length = args.max_length.or(of_preset.map(|preset| preset.max_length)).unwrap_or(MAX_LENGTH);
+    settings.resolve("max-length", length);
+    length
+}
+
 /// The list of settings, automatic values filled in as they are decided.
-struct Settings(Vec<ResolvedSetting>);
+pub(crate) struct Settings(Vec<ResolvedSetting>);
 
 impl Settings {
-    fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(crate) fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
         if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
             setting.value = value.to_string();
         }
     }
 
-    fn came_from(&mut self, name: &str, source: &str) {
+    pub(crate) fn came_from(&mut self, name: &str, source: &str) {
         if let Some(setting) = self.0.iter_mut().find(|s| s.name == name) {
             setting.source = source.into();
         }
@@ -193,7 +230,7 @@ fn model_name(dir: &Path) -> String {
     full.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn cache() -> Result<PathBuf, Failure> {
+pub(crate) fn cache() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("MOETRACE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|c| c.join("moetrace")))
@@ -242,7 +279,6 @@ fn cpu_settings(
     settings.resolve("precision", precision);
     settings.resolve("compute-dtype", cpu.compute_dtype()?);
     settings.resolve("threads", threads);
-    settings.resolve("device", "cpu");
     Ok(cpu)
 }
 
@@ -264,18 +300,24 @@ fn own_precision(checkpoint: &Checkpoint) -> Precision {
     }
 }
 
-fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> ContentSettings {
+fn content(
+    args: &CollectArgs,
+    folder: &RunFolder,
+    (max_length, on_gpu): (usize, bool),
+    settings: &mut Settings,
+) -> ContentSettings {
     // A run keeps the shard size it was begun with, whatever this machine's default would be.
     let manifest = folder.manifest().ok().filter(|_| !args.fresh && args.shard_tokens.is_none());
     let begun_with = manifest.and_then(|m| m.identity.get("shard_tokens")?.parse().ok());
-    let shard_tokens = args.shard_tokens.or(begun_with).unwrap_or(CPU_SHARD_TOKENS);
+    let usual = if on_gpu { GPU_SHARD_TOKENS } else { CPU_SHARD_TOKENS };
+    let shard_tokens = args.shard_tokens.or(begun_with).unwrap_or(usual);
     settings.resolve("shard-tokens", shard_tokens);
     if begun_with.is_some() {
         settings.came_from("shard-tokens", "manifest of the run");
     }
     ContentSettings {
         traces: args.traces,
-        max_length: args.max_length,
+        max_length,
         min_chars: args.min_chars,
         seed: args.seed,
         shard_tokens,
@@ -297,6 +339,7 @@ fn content(args: &CollectArgs, folder: &RunFolder, settings: &mut Settings) -> C
 
 fn model_facts(
     name: &str,
+    engine: &str,
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     cpu: &CpuSettings,
@@ -313,7 +356,7 @@ fn model_facts(
         weights_hash: weights.finalize().to_hex().to_string(),
         total_parameters: config.total_parameters(),
         active_parameters: config.active_parameters(),
-        engine: "cpu".into(),
+        engine: engine.into(),
         precision: cpu.precision.to_string(),
         compute_dtype: cpu.compute_dtype()?.to_string(),
         quantisation: match cpu.precision {

@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     bars: Option<MultiProgress>,
     open: BTreeMap<String, Counted>,
     last_line: Instant,
+    /// Since when the model is being loaded.
+    loading: Option<Instant>,
 }
 
 struct Counted {
@@ -53,7 +55,7 @@ impl Progress {
     /// Bars if standard error is a terminal.
     pub(crate) fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now() }
+        Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now(), loading: None }
     }
 
     /// A line that stays.
@@ -109,8 +111,14 @@ impl Progress {
     /// The run's own events.
     pub(crate) fn run(&mut self, event: &RunEvent<'_>) {
         match event {
-            RunEvent::Loading => self.line("loading the model"),
+            RunEvent::Loading => {
+                self.line("loading the model");
+                self.loading = Some(Instant::now());
+            }
             RunEvent::Begin { dataset, .. } => {
+                if let Some(begun) = self.loading.take() {
+                    self.line(&format!("model loaded in {:.1} s", begun.elapsed().as_secs_f64()));
+                }
                 if let Some(counted) = self.open.get_mut(*dataset) {
                     counted.begun.get_or_insert_with(Instant::now);
                 }

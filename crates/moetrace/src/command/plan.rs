@@ -61,6 +61,7 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
             "samples": shards.iter().map(|s| s.samples).sum::<usize>(),
             "tokens": shards.iter().map(|s| s.tokens).sum::<u64>(),
             "estimate": estimate,
+            "gpu": show::gpu_json(prepared.gpu.as_ref()),
         }))?;
         return Ok(0);
     }

@@ -1,6 +1,7 @@
 //! Failures of what a run reads: texts, models, recorded traces.
 
 use moetrace_corpus::{CorpusError, SkipCounts, SkipReason, SkippedRow};
+use moetrace_cuda::CudaError;
 use moetrace_model::ModelError;
 use moetrace_trace::TraceError;
 
@@ -156,11 +157,40 @@ fn four_bit(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
     })
 }
 
+/// Exit code, name and next step of failures that only GPUs know.
+fn on_gpu(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
+    Some(match error {
+        ModelError::Cuda(error) if error.is_out_of_memory() => (
+            code::LATER,
+            "E-OOM",
+            "something else takes GPU memory, or the plan is too tight: lower --tokens-per-pass or --max-memory, or use \
+             --device cpu; committed shards are safe",
+        ),
+        ModelError::Cuda(error) if error.is_device_lost() => (
+            code::LATER,
+            "E-GPULOST",
+            "committed shards are safe; look for 'Xid' in dmesg, then run the same command again",
+        ),
+        ModelError::Cuda(CudaError::Cache { .. }) => {
+            (code::NO_OUTPUT, "E-CACHE", "set MOETRACE_CACHE to a folder that can be written")
+        }
+        ModelError::Cuda(_) => {
+            (code::OTHER, "E-CUDA", "committed shards are safe; --device cpu computes without a GPU")
+        }
+        ModelError::GpuLimit { .. } => (code::CONFIG, "E-DEVICE", "--device cpu has no such limit"),
+        ModelError::PassTooLarge { .. } => (code::USAGE, "E-SETTING", "raise --tokens-per-pass"),
+        ModelError::NotPlanned { .. } => {
+            (code::INTERNAL, "E-INTERNAL", "nothing committed was changed; please report this line")
+        }
+        _ => return None,
+    })
+}
+
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let what = told(&error);
         let new = |exit, name, help: &str| Self::new(exit, name, what.clone(), help);
-        if let Some((exit, name, help)) = four_bit(&error) {
+        if let Some((exit, name, help)) = four_bit(&error).or_else(|| on_gpu(&error)) {
             return new(exit, name, help);
         }
         match &error {

@@ -8,7 +8,7 @@ use moetrace_run::{ComparedRun, Comparison, TokenBasis};
 use serde_json::json;
 
 use super::report::line;
-use super::{counted, table, thousands};
+use super::{counted, processor, table, thousands};
 
 /// The comparison as JSON: the runs by their folders, what was compared, the numbers.
 pub(crate) fn compared(a: &str, b: &str, comparison: &Comparison) -> serde_json::Value {
@@ -78,7 +78,10 @@ fn run_line(run: &ComparedRun) -> String {
     let weights: String = m.weights_hash.chars().take(12).collect();
     format!(
         "{} (weights {weights}), {} on the {}, router dtype {}",
-        m.name, m.precision, m.engine, m.router_dtype
+        m.name,
+        m.precision,
+        processor(&m.engine),
+        m.router_dtype
     )
 }
 

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
 pub(crate) use compare::{compared, comparison, not_compared};
-pub(crate) use plan::{Estimate, plan, settings};
+pub(crate) use plan::{Estimate, gpu_json, plan, settings};
 pub(crate) use report::{layers, summary};
 pub(crate) use run::{
     collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
@@ -20,6 +20,11 @@ pub(crate) use run::{
 fn word(text: &str) -> String {
     let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escaped).collect()
+}
+
+/// An engine's name in a sentence.
+fn processor(engine: &str) -> &str {
+    if engine == "cuda" { "GPU" } else { engine }
 }
 
 /// A table without ruled lines; columns from the second on are numbers, to the right.
@@ -33,7 +38,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// `12,345,678`.
-fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -6,8 +6,10 @@ use moetrace_model::CpuEngine;
 use moetrace_routing::WeightPrecision;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{bytes, table, thousands, word};
+use super::{bytes, processor, table, thousands, word};
+use crate::on_gpu::OnGpu;
 use crate::prepare::Prepared;
 
 /// Bytes a value takes in a shard, by the precision of the model: values that bf16 rounded compress to little
@@ -46,7 +48,7 @@ const HIDDEN_FILE: f64 = 3_000.0;
 pub(crate) struct Estimate {
     /// Weights in memory.
     pub(crate) weight_bytes: u64,
-    /// Activations of one pass.
+    /// Activations of one pass; on a GPU all buffers.
     pub(crate) activation_bytes: u64,
     /// Parquet files.
     pub(crate) output_bytes: u64,
@@ -61,12 +63,17 @@ impl Estimate {
         // Passes never span shards.
         let largest = shards.iter().map(|s| s.tokens).max().unwrap_or(0);
         let tokens = prepared.execution.tokens_per_pass.max(longest) as u64;
+        let output_bytes = output_bytes(prepared, shards) as u64;
+        if let Some(gpu) = &prepared.gpu {
+            let memory = gpu.fit.memory;
+            return Self { weight_bytes: memory.weights, activation_bytes: memory.buffers, output_bytes };
+        }
         let memory = CpuEngine::memory_estimate(&prepared.config, &prepared.cpu);
         let total = memory.total(tokens.min(largest), longest as u64, plan.content.columns.nll);
         Self {
             weight_bytes: memory.weights,
             activation_bytes: total.saturating_sub(memory.weights),
-            output_bytes: output_bytes(prepared, shards) as u64,
+            output_bytes,
         }
     }
 }
@@ -111,6 +118,53 @@ pub(crate) fn settings(settings: &[ResolvedSetting]) -> String {
     out
 }
 
+fn processor_memory(prepared: &Prepared, estimate: &Estimate) -> String {
+    format!(
+        "memory    about {} of weights and {} for a pass of {} tokens\n",
+        bytes(estimate.weight_bytes),
+        bytes(estimate.activation_bytes),
+        thousands(prepared.execution.tokens_per_pass as u64)
+    )
+}
+
+/// The GPU, and what is taken of it once and for all.
+fn gpu_memory(gpu: &OnGpu) -> String {
+    let (facts, fit) = (&gpu.found.facts, &gpu.fit);
+    format!(
+        "gpu       {}, {}, {} of {} free, preset {}\n\
+         memory    {} of weights, {} for passes of {} tokens, {} for CUDA: {} of at most {} ({})\n",
+        facts.ordinal,
+        word(&facts.name),
+        bytes(facts.free),
+        bytes(facts.total),
+        fit.preset.map_or("none", |preset| preset.name),
+        bytes(fit.memory.weights),
+        bytes(fit.memory.buffers),
+        thousands(fit.tokens_per_pass as u64),
+        bytes(fit.memory.context_reserve),
+        bytes(fit.memory.total()),
+        bytes(fit.limit),
+        fit.limit_source.as_deref().unwrap_or("--max-memory")
+    )
+}
+
+/// The same for machines; null on the processor.
+pub(crate) fn gpu_json(gpu: Option<&OnGpu>) -> Value {
+    let Some(OnGpu { found, fit, .. }) = gpu else { return Value::Null };
+    json!({
+        "ordinal": found.facts.ordinal,
+        "name": found.facts.name,
+        "free_bytes": found.facts.free,
+        "total_bytes": found.facts.total,
+        "preset": fit.preset.map(|preset| preset.name),
+        "limit_bytes": fit.limit,
+        "weight_bytes": fit.memory.weights,
+        "buffer_bytes": fit.memory.buffers,
+        "context_bytes": fit.memory.context_reserve,
+        "tokens_per_pass": fit.tokens_per_pass,
+    })
+}
+
 /// Data sets with the numbers of their shards, and what the chosen shards take.
 pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, estimate: &Estimate) -> String {
     let plan = &prepared.plan;
@@ -142,7 +196,7 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
         thousands(m.total_parameters),
         thousands(m.active_parameters),
         m.precision,
-        m.engine
+        processor(&m.engine)
     );
     let _ = writeln!(
         out,
@@ -152,13 +206,7 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
         thousands(chosen.len() as u64),
         thousands(plan.content.shard_tokens as u64)
     );
-    let _ = writeln!(
-        out,
-        "memory    about {} of weights and {} for a pass of {} tokens",
-        bytes(estimate.weight_bytes),
-        bytes(estimate.activation_bytes),
-        thousands(prepared.execution.tokens_per_pass as u64)
-    );
+    out.push_str(&prepared.gpu.as_ref().map_or_else(|| processor_memory(prepared, estimate), gpu_memory));
     let _ = writeln!(
         out,
         "output    about {} in {}",

@@ -24,7 +24,7 @@ pub(crate) fn heading(prepared: &Prepared) -> String {
         g.chosen(),
         g.experts(),
         m.precision,
-        m.engine,
+        word(&engine_on(prepared)),
         counted(prepared.execution.threads as u64, "thread"),
         counted(plan.samples() as u64, "text"),
         counted(plan.corpus.datasets.len() as u64, "data set"),
@@ -32,6 +32,14 @@ pub(crate) fn heading(prepared: &Prepared) -> String {
         counted(plan.shards.len() as u64, "shard"),
         prepared.folder.root().display()
     )
+}
+
+/// `cpu`, or the GPU with what the run takes of it.
+fn engine_on(prepared: &Prepared) -> String {
+    let Some(gpu) = &prepared.gpu else { return prepared.plan.model.engine.clone() };
+    let (facts, fit) = (&gpu.found.facts, &gpu.fit);
+    let (memory, tokens) = (bytes(fit.memory.total()), thousands(fit.tokens_per_pass as u64));
+    format!("GPU {} ({}; {memory} in passes of {tokens} tokens)", facts.ordinal, facts.name)
 }
 
 /// What did not become a sample, and why; empty if everything did.

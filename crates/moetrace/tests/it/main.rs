@@ -4,6 +4,7 @@
 mod columns;
 mod compare;
 mod damage;
+mod devices;
 mod disk;
 mod faulty_texts;
 mod folders;

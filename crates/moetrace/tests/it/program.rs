@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The program, ready for arguments.
+/// The program on the processor, ready for arguments.
 pub(crate) fn moetrace() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moetrace"));
     for (name, _) in std::env::vars_os() {
@@ -12,6 +12,8 @@ pub(crate) fn moetrace() -> Command {
             command.env_remove(name);
         }
     }
+    // What these tests compare is the processor's, whatever machine they run on.
+    command.env("MOETRACE_DEVICE", "cpu");
     command.env("MOETRACE_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
     command
 }

@@ -145,6 +145,8 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
         include_str!("../../src/failure/inputs.rs"),
         include_str!("../../src/command/collect.rs"),
         include_str!("../../src/prepare.rs"),
+        include_str!("../../src/device/mod.rs"),
+        include_str!("../../src/device/fit.rs"),
         include_str!("../../../../README.md"),
     ];
     let mut help = String::new();
