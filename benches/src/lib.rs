@@ -1,7 +1,10 @@
 //! In: nothing but a seed.
 //! Out: inputs of the benches: routing, texts, checkpoints, all made here.
-//! Holds: a generator for each; benches/ has one bench per stage of the flow.
+//! Holds: a generator for each, what a pass computes, limits of GPUs; benches/ has one bench per stage of the flow.
 //! Not here: measurements of single functions; those belong beside the code they measure.
+
+pub mod tier;
+pub mod work;
 
 use std::fmt::Write as _;
 use std::path::Path;

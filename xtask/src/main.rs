@@ -3,6 +3,7 @@
 //! Holds: the tasks of this repository, and the checks of its house rules.
 //! Not here: any code of moetrace; this program links none of it.
 
+mod bench;
 mod collect;
 mod faults;
 mod fuzz;
@@ -22,6 +23,10 @@ usage: cargo xtask TASK [ARGUMENTS]
   tidy              check layers, sizes, code map, fixtures, lints and headings
   interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
   kernels [PROG]    compile and assemble every GPU kernel for every architecture; fails on spills (no GPU needed)
+  bench [FLAGS]     measure every GPU operation and whole passes; writes docs/benchmarks/GPU.md
+                    --model DIR, --tier NAME, --peer NAME=COMMAND (any number), --out FILE, --date DATE;
+                    --from results.txt takes what package-gpu's run.sh measured elsewhere
+  package-gpu OUT   GPU tests, bench, program and reference runs for a GPU machine without Rust
   faults [N]        kill a run N times (default 50) at random and resume it; compare with an unbroken run
   fuzz [S] [SEED]   mutated files through every reader, S seconds each (default 20)";
 
@@ -34,6 +39,8 @@ fn main() -> ExitCode {
         "tidy" => tidy::tidy(),
         "interop" => interop::interop(&rest),
         "kernels" => kernels::kernels(&rest),
+        "bench" => bench::bench(&rest),
+        "package-gpu" => bench::package(&rest),
         "fuzz" => fuzz::fuzz(&rest),
         "faults" => faults::faults(&rest),
         "" | "help" | "-h" | "--help" => {
