@@ -2,7 +2,9 @@
 //!
 //! Weights are scaled so that activations keep their size and routers neither spread evenly nor collapse.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use moetrace_nf4::{ElementType, Nf4Settings, Nf4Tensor, Source};
@@ -72,7 +74,7 @@ pub fn write_checkpoint(dir: &Path, config: &Value, settings: &SyntheticSettings
     let (tensors, config) = tensors(config, &path.display().to_string(), settings)?;
     fs::write(&path, format!("{config:#}\n")).map_err(|source| ModelError::Write { path, source })?;
     let mut file = ShardFile::create(&dir.join("model.safetensors"), &tensors)?;
-    let mut random = RandomTensors { seed: settings.seed, tensors: &tensors, buffer: Vec::new() };
+    let mut random = RandomTensors::new(settings.seed, &tensors);
     for number in 0..tensors.len() {
         file.write(number, number, &mut random)?;
     }
@@ -101,7 +103,7 @@ pub fn write_folder(
         beside,
         identity: json!({ "random": format!("{settings:?}"), "config": &config }),
     };
-    let mut random = RandomTensors { seed: settings.seed, tensors: &tensors, buffer: Vec::new() };
+    let mut random = RandomTensors::new(settings.seed, &tensors);
     write(&order, &mut random, told)
 }
 
@@ -145,16 +147,21 @@ struct RandomTensors<'a> {
     seed: u64,
     tensors: &'a [OutputTensor],
     buffer: Vec<u8>,
+    /// Tensors in 4 bits that were made before they are asked for.
+    prepared: BTreeMap<usize, Nf4Tensor>,
 }
 
-impl RandomTensors<'_> {
-    /// Elements `start..end` of a tensor as bytes in the buffer.
-    fn fill(&mut self, tensor: usize, element: ElementType, start: usize, end: usize) {
+impl<'a> RandomTensors<'a> {
+    fn new(seed: u64, tensors: &'a [OutputTensor]) -> Self {
+        Self { seed, tensors, buffer: Vec::new(), prepared: BTreeMap::new() }
+    }
+
+    /// Elements of a tensor from `start` on as bytes, as many as `bytes` has room for.
+    fn fill(&self, tensor: usize, element: ElementType, start: usize, bytes: &mut [u8]) {
         let OutputTensor { name, shape, .. } = &self.tensors[tensor];
         let (random, scale) = (Random::new(self.seed, tensor as u64), Scale::of(name, shape));
         let size = element.size();
-        self.buffer.resize((end - start) * size, 0);
-        self.buffer.par_chunks_mut(PIECE / 16 * size).enumerate().for_each(|(chunk, bytes)| {
+        bytes.par_chunks_mut(PIECE / 16 * size).enumerate().for_each(|(chunk, bytes)| {
             let mut random = random.at((start + chunk * (PIECE / 16)) as u64);
             for place in bytes.chunks_exact_mut(size) {
                 let value = scale.mean + scale.deviation * random.normal();
@@ -166,28 +173,51 @@ impl RandomTensors<'_> {
             }
         });
     }
-}
 
-impl Producer for RandomTensors<'_> {
-    fn dense(&mut self, tensor: usize, pieces: Pieces<'_>) -> Result<(), ModelError> {
-        let OutputStorage::Dense(element) = self.tensors[tensor].storage else { return Ok(()) };
-        let elements = self.tensors[tensor].elements();
-        for start in (0..elements).step_by(PIECE) {
-            self.fill(tensor, element, start, elements.min(start + PIECE));
-            pieces(&self.buffer)?;
-        }
-        Ok(())
-    }
-
-    fn quantised(&mut self, tensor: usize) -> Result<Nf4Tensor, ModelError> {
+    fn made(&self, tensor: usize) -> Result<Nf4Tensor, ModelError> {
         let OutputTensor { name, shape, storage } = &self.tensors[tensor];
         let (element, nf4) = match *storage {
             OutputStorage::Nf4 { element, settings } => (element, settings),
             OutputStorage::Dense(element) => (element, Nf4Settings::default()),
         };
-        self.fill(tensor, element, 0, self.tensors[tensor].elements());
-        Nf4Tensor::quantise(Source { bytes: &self.buffer, element }, shape, nf4)
-            .map_err(|source| ModelError::Nf4 { file: "config.json".into(), tensor: name.clone(), source })
+        let mut bytes = vec![0; self.tensors[tensor].elements() * element.size()];
+        self.fill(tensor, element, 0, &mut bytes);
+        Nf4Tensor::quantise(Source { bytes: &bytes, element }, shape, nf4).map_err(|source| ModelError::Nf4 {
+            file: "config.json".into(),
+            tensor: name.clone(),
+            source,
+        })
+    }
+}
+
+impl Producer for RandomTensors<'_> {
+    fn prepare(&mut self, tensors: Range<usize>) -> Result<(), ModelError> {
+        let in_four_bits =
+            |tensor: &usize| matches!(self.tensors[*tensor].storage, OutputStorage::Nf4 { .. });
+        let made = tensors.into_par_iter().filter(in_four_bits);
+        self.prepared =
+            made.map(|tensor| Ok((tensor, self.made(tensor)?))).collect::<Result<_, ModelError>>()?;
+        Ok(())
+    }
+
+    fn dense(&mut self, tensor: usize, pieces: Pieces<'_>) -> Result<(), ModelError> {
+        let OutputStorage::Dense(element) = self.tensors[tensor].storage else { return Ok(()) };
+        let elements = self.tensors[tensor].elements();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for start in (0..elements).step_by(PIECE) {
+            buffer.resize(PIECE.min(elements - start) * element.size(), 0);
+            self.fill(tensor, element, start, &mut buffer);
+            pieces(&buffer)?;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn quantised(&mut self, tensor: usize) -> Result<Nf4Tensor, ModelError> {
+        match self.prepared.remove(&tensor) {
+            Some(made) => Ok(made),
+            None => self.made(tensor),
+        }
     }
 }
 

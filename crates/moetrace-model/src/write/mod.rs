@@ -10,6 +10,7 @@ mod folder;
 mod plan;
 mod shard;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use moetrace_nf4::Nf4Tensor;
@@ -63,6 +64,14 @@ pub(crate) type Pieces<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), ModelError>;
 
 /// Where the values come from. Tensors are numbered as in [`Order::tensors`].
 pub(crate) trait Producer {
+    /// Says which tensors will be asked for next, in this order: whoever can make several at once does so here.
+    ///
+    /// # Errors
+    /// What [`quantised`](Self::quantised) fails with.
+    fn prepare(&mut self, _: Range<usize>) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// Hands over the bytes of a dense tensor, in order.
     fn dense(&mut self, tensor: usize, pieces: Pieces<'_>) -> Result<(), ModelError>;
 
@@ -106,9 +115,13 @@ pub(crate) fn write(
             continue;
         }
         partial.write_shard(name, tensors, &mut |file| {
-            for (number, tensor) in range.clone().zip(tensors) {
-                file.write(number - range.start, number, producer)?;
-                told(WriteEvent::Tensor { name: &tensor.name, bytes: tensor.bytes() });
+            for group in plan::groups(tensors) {
+                producer.prepare(range.start + group.start..range.start + group.end)?;
+                for number in group {
+                    file.write(number, range.start + number, producer)?;
+                    let tensor = &tensors[number];
+                    told(WriteEvent::Tensor { name: &tensor.name, bytes: tensor.bytes() });
+                }
             }
             Ok(())
         })?;

@@ -52,6 +52,26 @@ pub(crate) fn shards(tensors: &[OutputTensor], most: u64) -> Vec<Range<usize>> {
     shards
 }
 
+/// Elements of tensors that are prepared together: some 130 MB in 4 bits, and work for many threads.
+const GROUP_ELEMENTS: usize = 256 << 20;
+
+/// Tensors of a file in order, as many together as are prepared together; each group has one at least.
+pub(crate) fn groups(tensors: &[OutputTensor]) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let (mut start, mut elements) = (0, 0usize);
+    for (number, tensor) in tensors.iter().enumerate() {
+        if number > start && elements + tensor.elements() > GROUP_ELEMENTS {
+            groups.push(start..number);
+            (start, elements) = (number, 0);
+        }
+        elements += tensor.elements();
+    }
+    if start < tensors.len() {
+        groups.push(start..tensors.len());
+    }
+    groups
+}
+
 /// The name that transformers gives the file.
 pub(crate) fn file_name(number: usize, of: usize) -> String {
     if of == 1 {
@@ -77,6 +97,13 @@ mod tests {
     fn files_stay_below_the_limit_unless_one_tensor_exceeds_it() {
         assert_eq!(shards(&tensors(&[10, 10, 5, 100, 1]), 80), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(shards(&tensors(&[1, 2, 3]), u64::MAX).len(), 1);
+    }
+
+    #[test]
+    fn groups_hold_every_tensor_once_and_not_too_much_together() {
+        let most = GROUP_ELEMENTS;
+        assert_eq!(groups(&tensors(&[most, 1, most - 1, 2 * most, 5])), [0..1, 1..3, 3..4, 4..5]);
+        assert!(groups(&[]).is_empty());
     }
 
     #[test]

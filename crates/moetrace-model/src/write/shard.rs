@@ -75,6 +75,8 @@ pub(crate) struct ShardFile {
     file: File,
     tensors: Vec<OutputTensor>,
     entries: Vec<Entry>,
+    /// Numbers of each tensor's entries.
+    of_tensor: Vec<Vec<usize>>,
     data_start: u64,
     states: Vec<Option<QuantState>>,
 }
@@ -86,6 +88,10 @@ impl ShardFile {
             tensors.iter().enumerate().flat_map(|(number, tensor)| entries_of(number, tensor)).collect();
         entries.sort_by_key(|entry| entry.stored);
         place(&mut entries, |_| LONGEST_STATE);
+        let mut of_tensor = vec![Vec::new(); tensors.len()];
+        for (number, entry) in entries.iter().enumerate() {
+            of_tensor[entry.tensor].push(number);
+        }
         let room = header(&entries).len().next_multiple_of(ALIGNMENT);
         let file =
             File::create(path).map_err(|source| ModelError::Write { path: path.to_owned(), source })?;
@@ -93,6 +99,7 @@ impl ShardFile {
             path: path.to_owned(),
             file,
             entries,
+            of_tensor,
             tensors: tensors.to_vec(),
             data_start: (size_of::<u64>() + room) as u64,
             states: vec![None; tensors.len()],
@@ -108,7 +115,7 @@ impl ShardFile {
     ) -> Result<(), ModelError> {
         match self.tensors[tensor].storage {
             OutputStorage::Dense(_) => {
-                let Some(entry) = self.entries.iter().find(|entry| entry.tensor == tensor) else {
+                let Some(entry) = self.of_tensor[tensor].first().map(|number| &self.entries[*number]) else {
                     return Ok(());
                 };
                 let (mut at, end) = (entry.start, entry.end);
@@ -133,8 +140,8 @@ impl ShardFile {
 
     fn put_quantised(&mut self, tensor: usize, quantised: &Nf4Tensor) -> Result<(), ModelError> {
         let name = &self.tensors[tensor].name;
-        let mine =
-            self.entries.iter().filter(|entry| entry.tensor == tensor && entry.stored != Stored::State);
+        let mine = self.of_tensor[tensor].iter().map(|number| &self.entries[*number]);
+        let mine = mine.filter(|entry| entry.stored != Stored::State);
         for entry in mine {
             let bytes = match (&entry.name[name.len()..], quantised.scales()) {
                 ("", _) => quantised.codes().to_vec(),
