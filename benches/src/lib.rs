@@ -3,7 +3,6 @@
 //! Holds: a generator for each, what a pass computes, limits of GPUs; benches/ has one bench per stage of the flow.
 //! Not here: measurements of single functions; those belong beside the code they measure.
 
-pub mod tier;
 pub mod work;
 
 use std::fmt::Write as _;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use benches::Random;
-use moetrace_model::{Checkpoint, CheckpointSettings, CudaEngine, CudaSettings, Engine as _, Precision};
-use moetrace_routing::{Planes, RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId};
+use moetrace_model::{
+    Checkpoint, CheckpointSettings, CudaEngine, CudaSettings, Engine as _, Precision, synthetic,
+};
+use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, TokenBatch};
 
 use crate::place::Place;
 use crate::report::checked;
@@ -29,20 +30,7 @@ pub(crate) fn load(place: &Place, dir: &Path, tokens_per_pass: usize) -> Result<
 
 /// So many texts of 512 random tokens.
 pub(crate) fn random_batch(samples: usize, vocab: usize) -> Result<TokenBatch> {
-    let mut random = Random(8);
-    let span = |sample: usize| Span {
-        sample: SampleId(sample as u32),
-        dataset: "random".into(),
-        label: None,
-        start: sample * SPAN,
-        len: SPAN,
-        begins_with_bos: false,
-    };
-    Ok(TokenBatch::new(
-        (0..samples * SPAN).map(|_| TokenId((random.bits() % vocab as u64) as u32)).collect(),
-        (0..samples).flat_map(|_| 0..SPAN as u32).collect(),
-        (0..samples).map(span).collect(),
-    )?)
+    Ok(synthetic::random_batch(samples, SPAN, vocab, 8)?)
 }
 
 /// Runs a batch so many times; the seconds of each pass, by the host's clock, go behind `times`.

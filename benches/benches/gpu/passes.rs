@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
-use benches::tier::Tier;
+use anyhow::{Result, anyhow};
 use benches::work::model_flops;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use moetrace_model::{CudaEngine, CudaMemoryPlan, ModelConfig, ModelError};
+use moetrace_model::{CudaEngine, CudaMemoryPlan, ModelConfig, ModelError, PRESETS, Preset};
 
 use crate::engine::{Listener, load, open, passes, random_batch, settings};
 use crate::place::{Ceilings, Place};
@@ -24,8 +23,8 @@ pub(crate) fn end_to_end(place: &Place, ceilings: &Ceilings, criterion: &mut Cri
         line("skipped", &["end_to_end", "MOETRACE_BENCH_MODEL names no checkpoint folder"]);
         return Ok(());
     };
-    let tier = std::env::var("MOETRACE_TIER").ok().map(|name| Tier::named(&name));
-    let tier = tier.transpose().map_err(|words| anyhow!(words)).context("MOETRACE_TIER")?;
+    let tier = std::env::var("MOETRACE_TIER").ok().map(|name| tier(&name));
+    let tier = tier.transpose()?;
     if let Some(tier) = &tier {
         line("tier", &[tier.name, &gib(tier.limit)]);
     }
@@ -59,8 +58,16 @@ pub(crate) fn end_to_end(place: &Place, ceilings: &Ceilings, criterion: &mut Cri
     Ok(())
 }
 
+/// The preset that `MOETRACE_TIER` names.
+fn tier(name: &str) -> Result<&'static Preset> {
+    Preset::named(name).ok_or_else(|| {
+        let names = PRESETS.map(|preset| preset.name).join(", ");
+        anyhow!("MOETRACE_TIER: no preset is called {name:?}; there are {names}")
+    })
+}
+
 /// The most texts whose pass has room in memory and within the limit, by the plan of which nothing is loaded yet.
-fn largest_that_fits(place: &Place, dir: &Path, tier: Option<Tier>, free: u64) -> Result<Option<usize>> {
+fn largest_that_fits(place: &Place, dir: &Path, tier: Option<&Preset>, free: u64) -> Result<Option<usize>> {
     let (checkpoint, config) = (open(dir)?, ModelConfig::read(dir)?);
     let plan = CudaMemoryPlan::new(&config, Some(&checkpoint), &settings(0), place.device.architecture())?;
     let room = tier.map_or(free, |tier| tier.limit.min(free));

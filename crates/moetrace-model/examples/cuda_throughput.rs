@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use moetrace_cuda::{Compiler, Device, Libraries, UploaderSettings};
+use moetrace_model::synthetic::random_batch;
 use moetrace_model::{Checkpoint, CheckpointSettings, CudaEngine, CudaSettings, Engine as _, Gpu, Precision};
-use moetrace_routing::{Planes, RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId};
+use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, TokenBatch};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -35,25 +36,6 @@ impl RoutingSink for Count {
     fn end(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
-}
-
-fn random_batch(samples: usize, len: usize, vocab: usize) -> Fallible<TokenBatch> {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        TokenId(((state >> 33) as usize % vocab) as u32)
-    };
-    let ids = (0..samples * len).map(|_| next()).collect();
-    let positions = (0..samples).flat_map(|_| 0..len as u32).collect();
-    let span = |sample: usize| Span {
-        sample: SampleId(sample as u32),
-        dataset: "random".into(),
-        label: None,
-        start: sample * len,
-        len,
-        begins_with_bos: false,
-    };
-    Ok(TokenBatch::new(ids, positions, (0..samples).map(span).collect())?)
 }
 
 /// Seconds that reading every file takes, each thread into a buffer of its own that it uses again.
@@ -149,7 +131,7 @@ fn main() -> Fallible<()> {
     let mut engine = load("again")?;
     let active = engine.config().active_parameters();
     for (samples, length) in shapes {
-        let batch = random_batch(samples, length, engine.config().vocab())?;
+        let batch = random_batch(samples, length, engine.config().vocab(), 1)?;
         let mut sink = Count(0);
         let mut taken = Vec::new();
         for _ in 0..=PASSES {

@@ -6,9 +6,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use moetrace_model::synthetic::{SyntheticSettings, write_checkpoint};
+use moetrace_model::synthetic::{SyntheticSettings, random_batch, write_checkpoint};
 use moetrace_model::{Checkpoint, CheckpointSettings, CpuEngine, CpuSettings, Engine, Precision};
-use moetrace_routing::{Planes, RoutingSink, RoutingView, SampleId, SinkError, Span, TokenBatch, TokenId};
+use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, TokenBatch};
 use serde_json::json;
 
 /// Counts choices, so that nothing can be optimised away.
@@ -45,25 +45,6 @@ fn write_model(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(write_checkpoint(dir, &config, &SyntheticSettings::default())?)
 }
 
-fn random_batch(samples: usize, len: usize, vocab: usize) -> Result<TokenBatch, Box<dyn std::error::Error>> {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        TokenId(((state >> 33) as usize % vocab) as u32)
-    };
-    let ids = (0..samples * len).map(|_| next()).collect();
-    let positions = (0..samples).flat_map(|_| 0..len as u32).collect();
-    let span = |sample: usize| Span {
-        sample: SampleId(sample as u32),
-        dataset: "random".into(),
-        label: None,
-        start: sample * len,
-        len,
-        begins_with_bos: false,
-    };
-    Ok(TokenBatch::new(ids, positions, (0..samples).map(span).collect())?)
-}
-
 /// Memory of this process, where the system tells.
 fn resident() -> std::io::Result<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm")?;
@@ -98,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (held, expected) = (engine.weight_bytes(), estimate.weights);
     println!("weights: {held} bytes held, {expected} estimated, {} bytes resident", resident()?);
     let estimate = estimate.total((samples * len) as u64, len as u64, nll) / 1_000_000;
-    let batch = random_batch(samples, len, engine.config().vocab())?;
+    let batch = random_batch(samples, len, engine.config().vocab(), 1)?;
     let mut sink = Count { wanted: Planes { nll, ..Planes::default() }, choices: 0 };
     engine.run(&batch, &mut sink)?;
     let mut seconds = Vec::new();

@@ -22,7 +22,7 @@ mod write;
 pub use checkpoint::{Checkpoint, CheckpointSettings, StorageType, TensorEntry, TensorRole};
 pub use config::ModelConfig;
 pub use cpu::{CpuEngine, CpuSettings, MemoryEstimate, Probe, ProbePoint};
-pub use cuda::{CudaEngine, CudaMemory, CudaMemoryPlan, CudaSettings, Gpu, LARGEST_PASS};
+pub use cuda::{CudaEngine, CudaMemory, CudaMemoryPlan, CudaSettings, Gpu, LARGEST_PASS, PRESETS, Preset};
 pub use engine::{ComputeDtype, Engine, Precision, Quantisation, RouterDtype};
 pub use error::ModelError;
 pub use family::Family;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use moetrace_nf4::{ElementType, Nf4Settings, Nf4Tensor, Source};
+use moetrace_routing::{SampleId, Span, TokenBatch, TokenId};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -79,6 +80,30 @@ pub fn write_checkpoint(dir: &Path, config: &Value, settings: &SyntheticSettings
         file.write(number, number, &mut random)?;
     }
     file.finish()
+}
+
+/// A pass of so many texts of `length` random tokens each, the same for the same seed: what speed is measured with.
+///
+/// # Errors
+/// [`ModelError::Routing`] for texts without tokens.
+pub fn random_batch(
+    samples: usize,
+    length: usize,
+    vocab: usize,
+    seed: u64,
+) -> Result<TokenBatch, ModelError> {
+    let mut random = Random::new(seed, 0);
+    let span = |sample: usize| Span {
+        sample: SampleId(sample as u32),
+        dataset: "random".into(),
+        label: None,
+        start: sample * length,
+        len: length,
+        begins_with_bos: false,
+    };
+    let ids = (0..samples * length).map(|_| TokenId((random.next() % vocab.max(1) as u64) as u32)).collect();
+    let positions = (0..samples).flat_map(|_| 0..length as u32).collect();
+    Ok(TokenBatch::new(ids, positions, (0..samples).map(span).collect())?)
 }
 
 /// Writes a checkpoint folder `out`, which does not exist, of any size: file by file, continued if it is cut

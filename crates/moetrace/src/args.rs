@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use moetrace_model::BlockSize;
+use moetrace_model::{BlockSize, PRESETS, Preset};
 use moetrace_run::ShardRange;
 
-use crate::device::{DeviceArg, MemoryLimit, PRESETS, Preset, by_name, device_arg, memory_limit};
+use crate::device::{DeviceArg, MemoryLimit, device_arg, memory_limit};
 
 /// Records which experts a mixture-of-experts language model routes every token to.
 #[derive(Debug, Parser)]
@@ -348,7 +348,8 @@ fn preset() -> impl clap::builder::TypedValueParser<Value = &'static Preset> {
     use clap::builder::TypedValueParser as _;
     let names = PRESETS.iter().map(|preset| preset.name);
     // Whatever passes is one of the names.
-    clap::builder::PossibleValuesParser::new(names).try_map(|name| by_name(&name).ok_or("unknown preset"))
+    clap::builder::PossibleValuesParser::new(names)
+        .try_map(|name| Preset::named(&name).ok_or("unknown preset"))
 }
 
 fn usize_of(n: u64) -> usize {

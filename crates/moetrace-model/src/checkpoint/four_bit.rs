@@ -57,10 +57,7 @@ pub(super) fn gather(mut listing: Listing, shards: &[Shard]) -> Result<BTreeMap<
             return Err(ModelError::FourBitCode { file: file(), tensor, found });
         }
         let mut group = Group { listing: &mut listing, shards, tensor };
-        let place = group.take().map_err(|error| match error {
-            Refused::Nf4(source) => ModelError::Nf4 { file: file(), tensor: tensor.to_owned(), source },
-            Refused::Model(error) => error,
-        })?;
+        let place = group.take().map_err(|error| error.named(file, tensor))?;
         places.insert(tensor.to_owned(), place);
     }
     for (name, listed) in listing {
@@ -73,10 +70,19 @@ pub(super) fn gather(mut listing: Listing, shards: &[Shard]) -> Result<BTreeMap<
     Ok(places)
 }
 
-/// Why a group of tensors is no 4-bit tensor; the caller knows its name.
-enum Refused {
+/// What is wrong with a 4-bit tensor's parts; the caller knows its name.
+pub(super) enum Refused {
     Nf4(Nf4Error),
     Model(ModelError),
+}
+
+impl Refused {
+    pub(super) fn named(self, file: impl FnOnce() -> String, tensor: &str) -> ModelError {
+        match self {
+            Self::Nf4(source) => ModelError::Nf4 { file: file(), tensor: tensor.to_owned(), source },
+            Self::Model(error) => error,
+        }
+    }
 }
 
 impl From<Nf4Error> for Refused {

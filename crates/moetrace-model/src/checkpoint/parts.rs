@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moetrace_nf4::{NestedState, Nf4Error, Nf4Tensor, QuantState, Scales};
 
-use super::four_bit::Parts;
+use super::four_bit::{Parts, Refused};
 use super::shard::Shard;
 use super::{Checkpoint, Place, Slot};
 use crate::ModelError;
@@ -98,33 +98,9 @@ struct FourBit<'a> {
     shards: &'a [Shard],
 }
 
-/// What is wrong with a part; the caller knows the tensor's name.
-enum Refused {
-    Nf4(Nf4Error),
-    Model(ModelError),
-}
-
-impl From<Nf4Error> for Refused {
-    fn from(error: Nf4Error) -> Self {
-        Self::Nf4(error)
-    }
-}
-
-impl From<ModelError> for Refused {
-    fn from(error: ModelError) -> Self {
-        Self::Model(error)
-    }
-}
-
 impl<'a> FourBit<'a> {
     fn named(&self, name: &str, error: Refused) -> ModelError {
-        match error {
-            Refused::Model(error) => error,
-            Refused::Nf4(source) => {
-                let file = self.shards[self.codes.shard].path().display().to_string();
-                ModelError::Nf4 { file, tensor: name.to_owned(), source }
-            }
-        }
+        error.named(|| self.shards[self.codes.shard].path().display().to_string(), name)
     }
 
     fn whole(&self) -> Result<Nf4Tensor, Refused> {

@@ -17,6 +17,7 @@ mod operations;
 mod origin;
 mod pass;
 mod places;
+mod preset;
 mod quantised;
 mod read;
 mod record;
@@ -47,6 +48,7 @@ use crate::{ComputeDtype, Engine, ModelConfig, ModelError, Precision, Quantisati
 
 pub use self::memory::{CudaMemory, CudaMemoryPlan, LARGEST_PASS};
 pub use self::operations::Gpu;
+pub use self::preset::{PRESETS, Preset};
 
 /// How the CUDA engine computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,20 +66,18 @@ pub(crate) trait Value: Element + moetrace_nf4::Target + Debug {
     /// A NaN that no kernel makes.
     const POISON: Self;
     fn bits(self) -> u32;
-    fn of(value: f32) -> Self;
-    fn wide(self) -> f32;
+    fn of(value: f32) -> Self {
+        Self::narrow(value)
+    }
+    fn wide(self) -> f32 {
+        self.widen()
+    }
 }
 
 impl Value for bf16 {
     const POISON: Self = Self::from_bits(0xFFB7);
     fn bits(self) -> u32 {
         u32::from(self.to_bits())
-    }
-    fn of(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    fn wide(self) -> f32 {
-        self.to_f32()
     }
 }
 
@@ -88,24 +86,12 @@ impl Value for f16 {
     fn bits(self) -> u32 {
         u32::from(self.to_bits())
     }
-    fn of(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
 }
 
 impl Value for f32 {
     const POISON: Self = Self::from_bits(0xFFB7_B7B7);
     fn bits(self) -> u32 {
         self.to_bits()
-    }
-    fn of(value: f32) -> Self {
-        value
-    }
-    fn wide(self) -> f32 {
-        self
     }
 }
 

@@ -21,6 +21,19 @@ pub(crate) struct Case {
     _unpacked: Option<tempfile::TempDir>,
 }
 
+impl Case {
+    /// The inputs of one of its runs: main (no prefix), `jump.` or `long.`, if the case has it.
+    pub(crate) fn inputs(&self, prefix: &str) -> Option<Masked> {
+        let get = |name: &str| self.expected.get(name);
+        let (ids, positions, mask) = match prefix {
+            "jump." => (get("input_ids")?, Some(get("jump.position_ids")?), get("attention_mask")),
+            "long." => (get("long.input_ids")?, None, None),
+            _ => (get("input_ids")?, get("position_ids"), get("attention_mask")),
+        };
+        Some(masked(ids, positions, mask))
+    }
+}
+
 /// Undoes `fixtures/generate/pack_parity.py`; the format is described in `fixtures/parity/README.md`.
 pub(crate) fn unpack(packed: &[u8]) -> Vec<u8> {
     assert_eq!(&packed[..4], b"BPZ1");

@@ -1,10 +1,9 @@
 //! How large a pass is, by the memory that a run may take.
 
-use moetrace_model::{CudaMemory, CudaMemoryPlan, LARGEST_PASS};
+use moetrace_model::{CudaMemory, CudaMemoryPlan, LARGEST_PASS, Preset};
 
 use super::found::GpuFacts;
 use super::limit::MemoryLimit;
-use super::preset::{Preset, of_gpu};
 use crate::failure::{Failure, code};
 use crate::show::{bytes, thousands};
 
@@ -52,7 +51,7 @@ pub(crate) struct Fit {
 impl Fit {
     /// The pass asked for, or the largest that fits; refused, before anything is loaded, if it does not fit.
     pub(crate) fn new(plan: &CudaMemoryPlan<'_>, gpu: &GpuFacts, asked: Asked) -> Result<Self, Failure> {
-        let preset = asked.preset.or_else(|| of_gpu(&gpu.name));
+        let preset = asked.preset.or_else(|| Preset::of_gpu(&gpu.name));
         let (limit, limit_source) = limit(gpu, asked.limit, preset)?;
         let least = asked.max_length.next_multiple_of(PASS_STEP);
         let tokens_per_pass = match asked.tokens {
@@ -129,7 +128,6 @@ mod tests {
 
     use super::*;
     use crate::device::limit::memory_limit;
-    use crate::device::preset::by_name;
 
     const ASKED: Asked = Asked { limit: None, preset: None, tokens: None, max_length: 512 };
 
@@ -158,7 +156,7 @@ mod tests {
     #[test]
     fn a_card_with_room_gets_the_usual_pass_and_a_small_one_a_smaller() {
         let large = fit(Precision::Nf4, &gpu("NVIDIA H200", 150, 151), ASKED).unwrap();
-        assert_eq!((large.preset, large.limit), (by_name("h200"), 134_000_000_000));
+        assert_eq!((large.preset, large.limit), (Preset::named("h200"), 134_000_000_000));
         assert_eq!(large.limit_source.as_deref(), Some("preset h200"));
         assert_eq!(large.tokens_per_pass, 40_960);
         let small = fit(Precision::Nf4, &gpu("NVIDIA RTX 4000", 11, 12), ASKED).unwrap();
@@ -177,8 +175,8 @@ mod tests {
         assert_eq!(of(limited("0=80%")).limit, 20_000_000_000);
         let more = of(limited("90GB"));
         assert_eq!((more.limit, more.limit_source.as_deref()), (24_000_000_000, Some("free memory")));
-        let named = of(Asked { preset: by_name("low-memory"), ..ASKED });
-        assert_eq!((named.limit, named.preset), (16_000_000_000, by_name("low-memory")));
+        let named = of(Asked { preset: Preset::named("low-memory"), ..ASKED });
+        assert_eq!((named.limit, named.preset), (16_000_000_000, Preset::named("low-memory")));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 mod fit;
 mod found;
 mod limit;
-mod preset;
 
 use std::path::Path;
 
@@ -13,7 +12,6 @@ pub(crate) use self::fit::{Asked, Fit};
 pub(crate) use self::found::FoundGpu;
 use self::found::NoGpu;
 pub(crate) use self::limit::{MemoryLimit, memory_limit};
-pub(crate) use self::preset::{PRESETS, Preset, by_name};
 use crate::failure::{Failure, code};
 use crate::show::bytes;
 

@@ -7,7 +7,7 @@ use moetrace_model::{CudaEngine, Precision, ProbePoint};
 use moetrace_routing::LayerIndex;
 
 use super::support::{alone, engine, largest_difference, relative_error, settings};
-use crate::cases::{Array, Case, committed, further_cases, margin, masked, pick};
+use crate::cases::{Array, Case, committed, further_cases, margin, pick};
 use crate::recorder::{Layer, Recorder, Seen, batch_at};
 use crate::support::asked;
 
@@ -34,13 +34,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(case: &'a Case, engine: &mut CudaEngine, prefix: &'static str) -> Option<Self> {
-        let get = |name: &str| case.expected.get(name);
-        let (ids, positions, mask) = match prefix {
-            "jump." => (get("input_ids")?, Some(get("jump.position_ids")?), get("attention_mask")),
-            "long." => (get("long.input_ids")?, None, None),
-            _ => (get("input_ids")?, get("position_ids"), get("attention_mask")),
-        };
-        let masked = masked(ids, positions, mask);
+        let masked = case.inputs(prefix)?;
         let (mut recorder, mut seen) = (Recorder::everything(), Seen::default());
         let batch = batch_at(&masked.samples, &masked.positions);
         engine.run_with_probe(&batch, &mut recorder, &mut seen).unwrap();

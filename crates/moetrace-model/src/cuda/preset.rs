@@ -1,24 +1,24 @@
 //! Settings for the GPUs that people have: how much of the memory a run may take, and how long texts may be.
 
 /// What a preset sets.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Preset {
-    /// As `--preset` takes it.
-    pub(crate) name: &'static str,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// As people ask for it.
+    pub name: &'static str,
     /// What a driver's name for such a GPU holds, all of it; nothing matches a preset that is only asked for by name.
-    pub(crate) in_name: &'static [&'static str],
+    pub in_name: &'static [&'static str],
     /// Bytes for weights, buffers and CUDA's own memory.
-    pub(crate) limit: u64,
+    pub limit: u64,
     /// Most tokens of a text. Of effect only where the preset is asked for by name: it decides what a run holds, which
     /// must not depend on the GPU at hand.
-    pub(crate) max_length: usize,
+    pub max_length: usize,
 }
 
 const GB: u64 = 1_000_000_000;
 
 /// Limits are those of the deployment guide that moetrace began with, where it has one.
 #[rustfmt::skip]
-pub(crate) const PRESETS: [Preset; 8] = [
+pub const PRESETS: [Preset; 8] = [
     // The guide's: 20 of 24 GB, since such a card often drives a screen too.
     Preset { name: "rtx3090", in_name: &["RTX 3090"], limit: 20 * GB, max_length: 512 },
     // The guide names the card without settings; it has the memory of an RTX 3090.
@@ -36,17 +36,19 @@ pub(crate) const PRESETS: [Preset; 8] = [
     Preset { name: "low-memory", in_name: &[], limit: 16 * GB, max_length: 256 },
 ];
 
-/// The preset of a name.
-pub(crate) fn by_name(name: &str) -> Option<&'static Preset> {
-    PRESETS.iter().find(|preset| preset.name == name)
-}
+impl Preset {
+    /// The preset of a name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        PRESETS.iter().find(|preset| preset.name == name)
+    }
 
-/// The preset of a GPU, by what its driver calls it.
-pub(crate) fn of_gpu(name: &str) -> Option<&'static Preset> {
-    let matches = |preset: &&Preset| {
-        !preset.in_name.is_empty() && preset.in_name.iter().all(|part| name.contains(part))
-    };
-    PRESETS.iter().find(matches)
+    /// The preset of a GPU, by what its driver calls it.
+    pub fn of_gpu(name: &str) -> Option<&'static Self> {
+        let matches = |preset: &&Self| {
+            !preset.in_name.is_empty() && preset.in_name.iter().all(|part| name.contains(part))
+        };
+        PRESETS.iter().find(matches)
+    }
 }
 
 #[cfg(test)]
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn gpus_are_known_by_the_names_that_drivers_give_them() {
-        let of = |name| of_gpu(name).map(|preset| preset.name);
+        let of = |name| Preset::of_gpu(name).map(|preset| preset.name);
         for (name, expected) in [
             ("NVIDIA GeForce RTX 3090", Some("rtx3090")),
             ("NVIDIA GeForce RTX 3090 Ti", Some("rtx3090")),
@@ -78,9 +80,9 @@ mod tests {
     #[test]
     fn each_name_is_there_once_and_finds_its_preset() {
         for preset in &PRESETS {
-            assert_eq!(by_name(preset.name), Some(preset));
+            assert_eq!(Preset::named(preset.name), Some(preset));
             assert!(preset.limit >= 16 * GB && preset.max_length >= 256);
         }
-        assert_eq!(by_name("gtx1080"), None);
+        assert_eq!(Preset::named("gtx1080"), None);
     }
 }
