@@ -5,6 +5,7 @@
 
 mod bench;
 mod collect;
+mod emulate;
 mod faults;
 mod fuzz;
 mod interop;
@@ -23,6 +24,7 @@ usage: cargo xtask TASK [ARGUMENTS]
   tidy              check layers, sizes, code map, fixtures, lints and headings
   interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
   kernels [PROG]    compile and assemble every GPU kernel for every architecture; fails on spills (no GPU needed)
+  emulate           run the portable grouped product on the CPU against sums in f64 (no GPU, but a C++20 compiler)
   bench [FLAGS]     measure every GPU operation and whole passes; writes docs/benchmarks/GPU.md
                     --model DIR, --tier NAME, --peer NAME=COMMAND (any number), --out FILE, --date DATE;
                     --from results.txt takes what package-gpu's run.sh measured elsewhere
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::tidy(),
         "interop" => interop::interop(&rest),
         "kernels" => kernels::kernels(&rest),
+        "emulate" => emulate::emulate(),
         "bench" => bench::bench(&rest),
         "package-gpu" => bench::package(&rest),
         "fuzz" => fuzz::fuzz(&rest),

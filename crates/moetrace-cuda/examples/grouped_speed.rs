@@ -1,4 +1,5 @@
-//! Rate of the experts' grouped products in the shapes of real models: `grouped_speed [TOKENS...]`.
+//! Rate of the experts' grouped products in the shapes of real models: `grouped_speed [mma] [TOKENS...]`; `mma` is the
+//! kernel that every GPU has, where this one has a faster.
 //!
 //! Loads are uneven, from half to twice their geometric mean; values are random, since zeros need less power and run
 //! faster. Gate and up of gathered rows stand beside copying the rows together first. A rate counts 2 R N K operations,
@@ -8,7 +9,8 @@ use std::error::Error;
 
 use half::bf16;
 use moetrace_cuda::{
-    Buffer, Compiler, CudaError, Device, GatherRows, GatheredRows, GroupedProduct, GroupedRows, Libraries,
+    Buffer, Compiler, CudaError, Device, GatherRows, GatheredRows, GroupedKernel, GroupedProduct,
+    GroupedRows, Libraries,
 };
 
 const REPEATS: usize = 15;
@@ -25,16 +27,23 @@ const MODELS: [(&str, usize, usize, usize, usize); 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut tokens = std::env::args().skip(1).map(|one| one.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let mut arguments = std::env::args().skip(1).peekable();
+    let portable = arguments.next_if(|first| first == "mma").is_some();
+    let mut tokens = arguments.map(|one| one.parse()).collect::<Result<Vec<usize>, _>>()?;
     if tokens.is_empty() {
         tokens = vec![4096, 10_240, 40_960];
     }
     let libraries = Libraries::new(&[], &[]);
     let device = Device::open(libraries.driver()?, 0)?;
     let compiler = Compiler::new(libraries.nvrtc()?, None);
-    let product = GroupedProduct::<bf16>::new(&device, &compiler)?;
+    let product = if portable {
+        GroupedProduct::<bf16>::with_kernel(&device, &compiler, GroupedKernel::Mma)?
+    } else {
+        GroupedProduct::<bf16>::new(&device, &compiler)?
+    };
     let gather = GatherRows::<bf16>::new(&device, &compiler)?;
-    println!("{}: TFLOP/s of gate and up, with the rows' copying, gathered; of down", device.name());
+    let (name, kernel) = (device.name(), product.kernel());
+    println!("{name}, {kernel:?}: TFLOP/s of gate and up, with the rows' copying, gathered; of down");
     let mut random = Random(1);
     for (name, d, f, experts, chosen) in MODELS {
         let gate_up = random.elements(&device, experts * 2 * f * d)?;

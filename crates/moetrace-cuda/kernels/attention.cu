@@ -20,31 +20,6 @@
 #define PIECES (WIDTH / 8)
 #define BUFFER_BYTES (KEYS * ROW_BYTES)
 
-#if defined(ELEMENT_BF16)
-#define MMA_TYPES "f32.bf16.bf16.f32"
-#else
-#define MMA_TYPES "f32.f16.f16.f32"
-#endif
-
-// sums += a * b: a [16, 16], b [16, 8].
-__device__ __forceinline__ void multiply_add(float* sums, const u32* a, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col." MMA_TYPES
-                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(u32* to, u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(from) : "memory");
-}
-
-__device__ __forceinline__ void load_transposed(u32* to, u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(from) : "memory");
-}
-
 // Eight rows of a piece lie in all 32 banks, whether a warp reads along rows or down a column of pieces.
 __device__ __forceinline__ u32 place(u32 row, u32 piece) { return row * ROW_BYTES + ((piece ^ (row & 7)) << 4); }
 

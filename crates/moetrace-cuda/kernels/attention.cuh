@@ -11,21 +11,6 @@ __device__ __forceinline__ float power_of_two(float exponent) {
     return power;
 }
 
-// Begins to copy 16 bytes to shared memory, or zeros where there is nothing to read.
-__device__ __forceinline__ void fetch_piece(u32 to, const element* from, bool inside) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");
-}
-
-// Ends a group of copies, which may be empty.
-__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// All groups but so many have arrived for this thread.
-template <int GROUPS>
-__device__ __forceinline__ void await_all_but() {
-    asm volatile("cp.async.wait_group %0;" :: "n"(GROUPS) : "memory");
-}
-
 // Of 16 rows a lane holds two, lane / 4 and lane / 4 + 8, and of every eight columns 2 * (lane % 4) and the next.
 struct Rows {
     float reference[2];

@@ -1,7 +1,5 @@
 // Rows and weights of the grouped products into the ring of stages. grouped_product.cu says what for.
 
-#define NOTHING 0xFFFFFFFF
-
 // Where the weights of a tile begin: gates and ups, or the first and the last half of its columns.
 __device__ __forceinline__ void fetch_weights(const Walk& walk, const Tile& tile, u32 to, const TensorMap* map,
                                               u32 step, u32 width, u32 filled) {

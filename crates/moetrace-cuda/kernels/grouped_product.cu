@@ -25,13 +25,6 @@ __device__ __forceinline__ void release(const Shared& at, u32 stage) {
     if (threadIdx.x % 32 < 2) barrier_arrive_at(at.emptied + 8 * stage, threadIdx.x % 32);
 }
 
-// As silu_multiply.cu; where 1 + e^-x overflows or nearly does, x below -87, the quotient is 0 and off by 1e-36.
-__device__ __forceinline__ float activated(float gate, float up) {
-    float part;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(part) : "f"(1.0f + __expf(-gate)));
-    return gate * part * up;
-}
-
 // 128 columns of a warp's 16 rows, through its 4 KiB of shared memory, 16 bytes a lane. `value(g, i)` is the i-th of
 // four values in the g-th group of eight columns.
 template <typename Value>

@@ -19,16 +19,6 @@ __device__ __forceinline__ Pairs pairs_of(u32 rows, u32 columns) {
     return Pairs{shared, columns, shared + (tiles & 1 ? (columns + 1) / 2 : 0)};
 }
 
-// Where an expert's rows begin, and how many there are; never past the last row, whatever the offsets say.
-struct Range {
-    u32 begin, length;
-};
-
-__device__ __forceinline__ Range range_of(const u32* offsets, u32 expert, u32 rows) {
-    const u32 end = min(__ldg(offsets + expert + 1), rows), begin = min(__ldg(offsets + expert), end);
-    return Range{begin, end - begin};
-}
-
 // What this block does of a pair.
 struct Tile {
     u32 expert, row, rows, column;

@@ -179,13 +179,6 @@ __device__ __forceinline__ Quad load_shared_quad(u32 address) {
     return quad;
 }
 
-// Past L2 as far as it goes: for results that would push out what is read again.
-__device__ __forceinline__ void store_quad_streaming(void* to, Quad quad) {
-    asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(quad.x), "r"(quad.y), "r"(quad.z),
-                 "r"(quad.w)
-                 : "memory");
-}
-
 // Registers move from the groups of warps that need few to those that need many.
 template <int REGISTERS>
 __device__ __forceinline__ void give_registers() {

@@ -51,8 +51,8 @@ impl Device {
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let multiprocessors = context.attribute(attribute).map_err(&failed)?.unsigned_abs().max(1);
         // SAFETY: events order uses of a buffer by several streams. Buffers of this device are made, used and freed
-        // on its one stream, which nobody else is given, and launchers refuse buffers of another device. `ReadBack` and
-        // `Uploader` copy on other streams, and record and wait for events of their own before and after.
+        // on its one stream, which nobody else is given, and launchers refuse buffers of another device. `ReadBack`,
+        // `Uploader`, `Slots` and `Parking` copy on other streams, with events of their own before and after.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(&failed)?;
         let id = DeviceId(OPENED.fetch_add(1, Ordering::Relaxed));

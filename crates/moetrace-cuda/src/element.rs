@@ -21,6 +21,11 @@ mod sealed {
     }
 }
 
+/// Numbers that device memory may hold: those of elements, and integers.
+pub trait Number: DeviceRepr + ValidAsZeroBits {}
+
+impl<T: DeviceRepr + ValidAsZeroBits> Number for T {}
+
 /// What activations and weights may be: bf16, f16, or f32 for exact comparisons. Kernels compute in f32 and round
 /// to this type where the CPU engine does.
 pub trait Element:

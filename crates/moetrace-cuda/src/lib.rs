@@ -7,8 +7,8 @@
 //! are loaded when [`Libraries`] is asked for them. Kernels are compiled by NVRTC for the GPU at hand.
 //!
 //! A [`Device`] has one stream, and every operation on its buffers is queued there: operations happen in the order
-//! of their calls, and none waits for the host. Only copies to and from the host wait. [`ReadBack`] and [`Uploader`]
-//! copy on streams of their own, beside the operations, and order themselves with events.
+//! of their calls, and none waits for the host. Only copies to and from the host wait. [`ReadBack`], [`Uploader`],
+//! [`Slots`] and [`Parking`] copy on streams of their own, beside the operations, and order themselves with events.
 
 mod architecture;
 mod compile;
@@ -22,9 +22,12 @@ mod listed;
 mod memory;
 mod nvml;
 mod operation;
+mod parking;
 mod pinned;
 mod product;
 mod read_back;
+mod slots;
+mod stopwatch;
 mod tensor_map;
 mod timeline;
 mod upload;
@@ -32,7 +35,7 @@ mod upload;
 pub use architecture::Architecture;
 pub use compile::Compiler;
 pub use device::Device;
-pub use element::Element;
+pub use element::{Element, Number};
 pub use error::CudaError;
 pub use kernel::{Kernel, all_kernels};
 pub use libraries::{CublasLt, Driver, Libraries, Nvrtc, Version};
@@ -40,13 +43,16 @@ pub use listed::ListedGpu;
 pub use memory::{Buffer, Slice, SliceMut};
 pub use operation::{
     Attention, AttentionHeads, AttentionKernel, AttentionRows, Combine, ExpertResults, GatherRows,
-    GatheredRows, GroupByExpert, GroupedProduct, GroupedRows, Grouping, HeadRows, Nf4Dequantise, Nf4Double,
-    Nf4DoubleScales, Nf4Quantise, Nf4Quantised, Nf4Scales, Nf4Source, Nf4Stack, Nf4Tables, RmsNorm, Rotary,
-    RotaryTables, Router, RouterOutput, RouterSettings, Sequences, SharedGate, SharedResults, SiluMultiply,
-    TokenLoss,
+    GatheredRows, GroupByExpert, GroupedKernel, GroupedProduct, GroupedRows, Grouping, HeadRows,
+    Nf4Dequantise, Nf4Double, Nf4DoubleScales, Nf4Quantise, Nf4Quantised, Nf4Scales, Nf4Source, Nf4Stack,
+    Nf4Tables, RmsNorm, Rotary, RotaryTables, Router, RouterOutput, RouterSettings, Sequences, SharedGate,
+    SharedResults, SiluMultiply, TokenLoss,
 };
+pub use parking::Parking;
 pub use pinned::Pinned;
 pub use product::{Product, ProductLibrary, ProductShape};
 pub use read_back::ReadBack;
+pub use slots::{Room, Slots};
+pub use stopwatch::Stopwatch;
 pub use timeline::Timeline;
 pub use upload::{Uploader, UploaderSettings};

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use cudarc::driver::CudaSlice;
 
@@ -11,11 +12,17 @@ use crate::{CudaError, Element};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceId(pub(crate) u64);
 
+/// What frees memory when the last buffer in it is dropped.
+#[derive(Debug)]
+enum Memory<T> {
+    Own { _memory: CudaSlice<T> },
+    Shared { _memory: Arc<CudaSlice<u8>> },
+}
+
 /// Elements in the memory of a [`Device`](crate::Device), freed when dropped, after the operations queued so far.
 #[derive(Debug)]
 pub struct Buffer<T> {
-    /// Frees the memory.
-    _memory: CudaSlice<T>,
+    _memory: Memory<T>,
     address: u64,
     length: usize,
     device: DeviceId,
@@ -42,7 +49,12 @@ pub struct SliceMut<'a, T> {
 impl<T> Buffer<T> {
     /// `length` elements at `address`, which `memory` holds.
     pub(crate) fn new(memory: CudaSlice<T>, address: u64, length: usize, device: DeviceId) -> Self {
-        Self { _memory: memory, address, length, device }
+        Self { _memory: Memory::Own { _memory: memory }, address, length, device }
+    }
+
+    /// `length` elements at `address`, in memory that others have parts of.
+    pub(crate) fn shared(memory: Arc<CudaSlice<u8>>, address: u64, length: usize, device: DeviceId) -> Self {
+        Self { _memory: Memory::Shared { _memory: memory }, address, length, device }
     }
 
     /// Its elements.
@@ -86,6 +98,13 @@ impl<T> Buffer<T> {
     pub fn part_mut(&mut self, range: Range<usize>) -> Result<SliceMut<'_, T>, CudaError> {
         let (address, length) = place::<T>(self.address, self.length, range)?;
         Ok(SliceMut { address, length, device: self.device, buffer: PhantomData })
+    }
+}
+
+impl<T> Slice<'_, T> {
+    /// `length` elements at `address`, which a device can read.
+    pub(crate) fn new(address: u64, length: usize, device: DeviceId) -> Self {
+        Self { address, length, device, buffer: PhantomData }
     }
 }
 

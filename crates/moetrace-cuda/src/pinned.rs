@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, DeviceRepr, ValidAsZeroBits, result};
 
-use crate::{CudaError, Device};
+use crate::{CudaError, Device, Element, Slice};
 
 /// Elements in page-locked host memory, zero at first and freed when dropped.
 ///
@@ -30,6 +30,36 @@ impl<T: DeviceRepr + ValidAsZeroBits> Pinned<T> {
     /// # Errors
     /// [`CudaError::Driver`], above all where no so many pages can be locked.
     pub fn new(device: &Device, length: usize) -> Result<Self, CudaError> {
+        let pinned = Self::unset(device, length)?;
+        // SAFETY: so many elements were allocated there; zeros are valid for `T`.
+        unsafe { pinned.address.write_bytes(0, length) };
+        Ok(pinned)
+    }
+
+    /// A copy of device memory, made when all operations queued so far are done.
+    ///
+    /// # Errors
+    /// [`CudaError::OtherDevice`], [`CudaError::Driver`].
+    pub fn copied(device: &Device, from: Slice<'_, T>) -> Result<Self, CudaError> {
+        from.check("what is copied to the host", from.len(), device.id)?;
+        let pinned = Self::unset(device, from.len())?;
+        if from.is_empty() {
+            return Ok(pinned);
+        }
+        let failed = CudaError::driver("copying from the GPU");
+        // SAFETY: both sides have so many elements, and nobody looks at the copy before it has ended.
+        let copied = unsafe {
+            let to = slice::from_raw_parts_mut(pinned.address.as_ptr(), pinned.length);
+            result::memcpy_dtoh_async(to, from.address, device.stream.cu_stream())
+        };
+        let waited = device.synchronise();
+        copied.map_err(failed)?;
+        waited?;
+        Ok(pinned)
+    }
+
+    /// Memory that is to be set before anybody looks at it.
+    fn unset(device: &Device, length: usize) -> Result<Self, CudaError> {
         let failed = CudaError::driver("allocating page-locked memory");
         let context = Arc::clone(&device.context);
         context.bind_to_thread().map_err(&failed)?;
@@ -45,9 +75,34 @@ impl<T: DeviceRepr + ValidAsZeroBits> Pinned<T> {
                 expected: "another",
             });
         };
-        // SAFETY: `bytes` bytes were allocated there; zeros are valid for `T`.
-        unsafe { address.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self { address, length, context })
+    }
+}
+
+impl Pinned<u8> {
+    /// The same memory as elements that operations read where they are, over the bus: on every 64-bit system the GPU
+    /// knows page-locked memory by the processor's addresses.
+    ///
+    /// # Errors
+    /// [`CudaError::Length`] where its bytes are no whole number of elements.
+    pub fn elements<T: Element>(&self, device: &Device) -> Result<Slice<'_, T>, CudaError> {
+        if !self.length.is_multiple_of(size_of::<T>()) {
+            let (found, expected) = (self.length, self.length.next_multiple_of(size_of::<T>()));
+            return Err(CudaError::Length { what: "page-locked elements", found, expected });
+        }
+        Ok(Slice::new(self.address.as_ptr() as u64, self.length / size_of::<T>(), device.id))
+    }
+}
+
+impl<T> Pinned<T> {
+    /// Its elements in all.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
     }
 }
 

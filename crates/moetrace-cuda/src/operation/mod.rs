@@ -25,7 +25,7 @@ pub use attention::{Attention, AttentionHeads, AttentionKernel, AttentionRows, S
 pub use combine::{Combine, ExpertResults, SharedResults};
 pub use gather_rows::GatherRows;
 pub use group_by_expert::{GroupByExpert, Grouping};
-pub use grouped_product::{GatheredRows, GroupedProduct, GroupedRows};
+pub use grouped_product::{GatheredRows, GroupedKernel, GroupedProduct, GroupedRows};
 pub use nf4_dequantise::{Nf4Dequantise, Nf4Scales, Nf4Stack, Nf4Tables};
 pub use nf4_double::{Nf4Double, Nf4DoubleScales};
 pub use nf4_quantise::{Nf4Quantise, Nf4Quantised, Nf4Source};

@@ -17,8 +17,10 @@ const PLAIN_WARPS: u32 = 8;
 macro_rules! with_head {
     ($file:literal) => {
         concat!(
+            include_str!("../../../kernels/mma.cuh"),
+            "#line 1 \"attention.cuh\"\n",
             include_str!("../../../kernels/attention.cuh"),
-            "#line 1\n",
+            concat!("#line 1 \"", $file, "\"\n"),
             include_str!(concat!("../../../kernels/", $file))
         )
     };

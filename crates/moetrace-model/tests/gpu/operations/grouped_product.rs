@@ -1,7 +1,7 @@
-//! Grouped products against sums in f64, and against themselves in other company. They exist on Hopper alone.
+//! Grouped products against sums in f64, and against themselves in other company, by every kernel that the GPU has.
 
 use half::{bf16, f16};
-use moetrace_cuda::{CudaError, Element, GatheredRows, GroupedProduct, GroupedRows};
+use moetrace_cuda::{CudaError, Element, GatheredRows, GroupedKernel, GroupedProduct, GroupedRows};
 
 use crate::support::{Gpu, Random, Value, assert_same, gpu, poisoned, results};
 
@@ -18,14 +18,16 @@ const COUNTS: [&[u32]; 5] = [
     &[511; 3],
 ];
 
-/// The GPU and the product, where both are there.
-fn product<T: Value>() -> Option<(&'static Gpu, GroupedProduct<T>)> {
-    let gpu = gpu()?;
-    match GroupedProduct::<T>::new(&gpu.device, &gpu.compiler) {
+/// The GPU and its kernels' products, where a GPU is there.
+fn products<T: Value>() -> Vec<(&'static Gpu, GroupedProduct<T>)> {
+    let Some(gpu) = gpu() else { return Vec::new() };
+    let hopper = gpu.device.capability() == (9, 0);
+    let product = |kernel| match GroupedProduct::<T>::with_kernel(&gpu.device, &gpu.compiler, kernel) {
         Ok(product) => Some((gpu, product)),
-        Err(CudaError::Unsupported { .. }) if gpu.device.capability() != (9, 0) => None,
-        Err(error) => panic!("{error}"),
-    }
+        Err(CudaError::Unsupported { .. }) if kernel == GroupedKernel::Wgmma && !hopper => None,
+        Err(error) => panic!("{kernel:?}: {error}"),
+    };
+    [GroupedKernel::Mma, GroupedKernel::Wgmma].into_iter().filter_map(product).collect()
 }
 
 struct Operands<T> {
@@ -88,14 +90,23 @@ impl<T: Value> Operands<T> {
 /// `relative`: half a unit of the rounding, and as much for the sums in f32; `absolute`: sums of 2048 terms of
 /// deviation 1/45 that cancel.
 fn check<T: Value>(relative: f64, absolute: f64) {
-    let Some(both) = product::<T>() else { return };
+    for both in products::<T>() {
+        check_one(&both, (relative, absolute));
+    }
+}
+
+fn check_one<T: Value>(both: &(&Gpu, GroupedProduct<T>), (relative, absolute): (f64, f64)) {
+    let kernel = both.1.kernel();
     for (depth, width) in SHAPES {
         for counts in COUNTS {
             for gated in [true, false] {
                 let shape = if gated { (depth, width) } else { (width, depth) };
                 let of = Operands::<T>::new(counts, shape, gated);
-                let found = of.multiply(&both, &of.rows, &of.offsets);
-                assert!(found.iter().all(|value| !value.wide().is_nan()), "{shape:?} {counts:?}: NaN");
+                let found = of.multiply(both, &of.rows, &of.offsets);
+                assert!(
+                    found.iter().all(|value| !value.wide().is_nan()),
+                    "{kernel:?} {shape:?} {counts:?}: NaN"
+                );
                 for expert in 0..counts.len() {
                     let (begin, end) = (of.offsets[expert] as usize, of.offsets[expert + 1] as usize);
                     // First, last, around the sides of the tiles; columns one by one or every 37th.
@@ -106,8 +117,10 @@ fn check<T: Value>(relative: f64, absolute: f64) {
                             let value = f64::from(found[row * of.width + column].wide());
                             let expected = of.expected(expert, row, column);
                             let off = (value - expected).abs();
-                            let what =
-                                format!("{} {shape:?} {counts:?}, gated {gated}", <T as Element>::NAME);
+                            let what = format!(
+                                "{kernel:?} {} {shape:?} {counts:?}, gated {gated}",
+                                <T as Element>::NAME
+                            );
                             assert!(
                                 off <= relative * expected.abs() + absolute,
                                 "{what}: expert {expert}, row {row}, column {column}: {value}, expected {expected}"
@@ -126,12 +139,12 @@ fn grouped_products_equal_sums_in_f64() {
     check::<f16>(6e-4, 1e-5);
 }
 
-fn company<T: Value>() {
-    let Some(both) = product::<T>() else { return };
+fn company<T: Value>(both: &(&Gpu, GroupedProduct<T>)) {
+    let kernel = both.1.kernel();
     for gated in [true, false] {
         let of = Operands::<T>::new(&[20_000, 0, 0], if gated { (2048, 704) } else { (704, 2048) }, gated);
         let (depth, width) = (of.depth, of.width);
-        let all = of.multiply(&both, &of.rows, &of.offsets);
+        let all = of.multiply(both, &of.rows, &of.offsets);
         // Alone; among few and many; first and last; behind and before other experts' rows.
         for (first, count, before, after) in [
             (0, 1, 0, 0),
@@ -147,19 +160,22 @@ fn company<T: Value>() {
             let other = &of.rows[5 * depth..];
             let rows = [&of.rows[first * depth..][..count * depth], &other[..after * depth]].concat();
             let (n, end) = (count as u32, (count + after) as u32);
-            let part = of.multiply(&both, &rows, &[0, n, n, end]);
+            let part = of.multiply(both, &rows, &[0, n, n, end]);
             let same = |part: &[T]| {
                 part.iter().zip(&all[first * width..]).take(count * width).all(|(a, b)| a.bits() == b.bits())
             };
-            assert!(same(&part), "gated {gated}: rows {first}+{count} before {after} differ from themselves");
+            assert!(
+                same(&part),
+                "{kernel:?}, gated {gated}: rows {first}+{count} before {after} differ from themselves"
+            );
             let mut moved = of.multiply(
-                &both,
+                both,
                 &[&other[..before * depth], &rows].concat(),
                 &[0, before as u32 + n, before as u32 + n, before as u32 + end],
             );
             assert!(
                 same(&moved.split_off(before * width)),
-                "gated {gated}: rows {first}+{count} behind {before}"
+                "{kernel:?}, gated {gated}: rows {first}+{count} behind {before}"
             );
         }
     }
@@ -167,13 +183,13 @@ fn company<T: Value>() {
 
 #[test]
 fn no_rows_bits_depend_on_the_rows_and_experts_beside_it() {
-    company::<bf16>();
-    company::<f16>();
+    products::<bf16>().iter().for_each(company);
+    products::<f16>().iter().for_each(company);
 }
 
-fn gathers<T: Value>() {
-    let Some(both) = product::<T>() else { return };
-    let (gpu, product) = &both;
+fn gathers<T: Value>(both: &(&Gpu, GroupedProduct<T>)) {
+    let (gpu, product) = both;
+    let kernel = product.kernel();
     let mut random = Random(77);
     for (shape, counts) in SHAPES.into_iter().flat_map(|shape| COUNTS.map(|counts| (shape, counts))) {
         let mut of = Operands::<T>::new(counts, shape, true);
@@ -190,7 +206,7 @@ fn gathers<T: Value>() {
             None => vec![T::of(0.0); depth],
         };
         of.rows = sources.iter().flat_map(row).collect();
-        let expected = of.multiply(&both, &of.rows, &of.offsets);
+        let expected = of.multiply(both, &of.rows, &of.offsets);
         let [sources, offsets] = [&sources, &of.offsets].map(|values| gpu.device.upload(values).unwrap());
         let [tokens, weights] = [&tokens, &of.weights].map(|values| gpu.device.upload(values).unwrap());
         let rows =
@@ -198,37 +214,50 @@ fn gathers<T: Value>() {
         let mut out = poisoned::<T>(gpu, length);
         let place = &mut out.part_mut(0..length).unwrap();
         product.gate_up_gathered(&rows, weights.all(), of.width, place).unwrap();
-        assert_same(&results(gpu, &out), &expected, &format!("{} {shape:?} {counts:?}", T::NAME));
+        assert_same(&results(gpu, &out), &expected, &format!("{kernel:?} {} {shape:?} {counts:?}", T::NAME));
     }
 }
 
 #[test]
 fn gathered_rows_give_the_same_bits_as_rows_copied_together() {
-    gathers::<bf16>();
-    gathers::<f16>();
+    products::<bf16>().iter().for_each(gathers);
+    products::<f16>().iter().for_each(gathers);
 }
 
 #[test]
 fn rows_of_no_expert_stay_and_wrong_offsets_write_nowhere_else() {
-    let Some(both) = product::<bf16>() else { return };
     let of = Operands::<bf16>::new(&[100, 100, 100], (64, 128), false);
-    let right = of.multiply(&both, &of.rows, &of.offsets);
-    let found = of.multiply(&both, &of.rows, &[0, 100, 150, 200]);
-    assert!(found[200 * 128..].iter().all(|value| value.bits() == bf16::POISON.bits()));
-    assert!(found[..150 * 128].iter().zip(&right).all(|(a, b)| a.bits() == b.bits()));
-    // `multiply` looks at what lies behind the results.
-    for offsets in [[0, 100, 200, 100_000], [250, 100, u32::MAX, 7], [u32::MAX; 4], [0, 0, 0, u32::MAX]] {
-        of.multiply(&both, &of.rows, &offsets);
+    for both in products::<bf16>() {
+        let right = of.multiply(&both, &of.rows, &of.offsets);
+        let found = of.multiply(&both, &of.rows, &[0, 100, 150, 200]);
+        assert!(found[200 * 128..].iter().all(|value| value.bits() == bf16::POISON.bits()));
+        assert!(found[..150 * 128].iter().zip(&right).all(|(a, b)| a.bits() == b.bits()));
+        // `multiply` looks at what lies behind the results.
+        for offsets in [[0, 100, 200, 100_000], [250, 100, u32::MAX, 7], [u32::MAX; 4], [0, 0, 0, u32::MAX]] {
+            of.multiply(&both, &of.rows, &offsets);
+        }
     }
 }
 
 #[test]
+fn a_gpu_has_the_kernels_of_its_architecture_and_none_for_f32() {
+    let Some(gpu) = gpu() else { return };
+    let (device, compiler) = (&gpu.device, &gpu.compiler);
+    assert!(GroupedProduct::<bf16>::supports(device, 2048, 1408));
+    assert!(!GroupedProduct::<bf16>::supports(device, 2048, 1404));
+    assert!(!GroupedProduct::<f32>::supports(device, 2048, 1408));
+    assert!(matches!(GroupedProduct::<f32>::new(device, compiler), Err(CudaError::Unsupported { .. })));
+    let fastest = GroupedProduct::<bf16>::new(device, compiler).unwrap().kernel();
+    let hopper = device.capability() == (9, 0);
+    assert_eq!(fastest, if hopper { GroupedKernel::Wgmma } else { GroupedKernel::Mma });
+}
+
+#[test]
 fn arguments_that_do_not_fit_are_refused() {
-    let Some((gpu, product)) = product::<bf16>() else { return };
-    assert!(GroupedProduct::<bf16>::supports(&gpu.device, 2048, 1408));
-    assert!(!GroupedProduct::<bf16>::supports(&gpu.device, 2048, 1404));
-    assert!(!GroupedProduct::<f32>::supports(&gpu.device, 2048, 1408));
-    assert!(GroupedProduct::<f32>::new(&gpu.device, &gpu.compiler).is_err());
+    products::<bf16>().iter().for_each(refuses);
+}
+
+fn refuses((gpu, product): &(&Gpu, GroupedProduct<bf16>)) {
     let device = &gpu.device;
     let (rows, weights) =
         (device.zeros::<bf16>(10 * 64).unwrap(), device.zeros::<bf16>(2 * 64 * 72 + 8).unwrap());
