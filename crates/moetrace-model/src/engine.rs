@@ -17,6 +17,33 @@ pub trait Engine {
     /// # Errors
     /// The first thing that goes wrong; the sink hears nothing after it.
     fn run(&mut self, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), ModelError>;
+
+    /// What it holds, and what it did since it was made. Nothing, unless it says otherwise.
+    fn usage(&self) -> EngineUsage {
+        EngineUsage::default()
+    }
+
+    /// After an error that [is out of memory](ModelError::is_out_of_memory): gives memory back, so that passes of half
+    /// as many tokens can be tried. Says how many tokens a pass may have from now on; `None` if it can be no smaller.
+    ///
+    /// # Errors
+    /// Where the smaller memory cannot be had either.
+    fn halve(&mut self) -> Result<Option<usize>, ModelError> {
+        Ok(None)
+    }
+}
+
+/// What an engine holds and has done.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EngineUsage {
+    /// Bytes of device memory: weights and buffers, without the driver's own.
+    pub device_bytes: u64,
+    /// Bytes of page-locked host memory.
+    pub host_bytes: u64,
+    /// Milliseconds of all passes on the device, from their first operation to their last.
+    pub passes_ms: f64,
+    /// Those of them in which no operation could go on before weights or hidden states had come.
+    pub waited_ms: f64,
 }
 
 /// How a model's weights are held.

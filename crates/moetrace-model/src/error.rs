@@ -105,6 +105,8 @@ pub enum ModelError {
     PassTooLarge { found: usize, expected: usize },
     #[error("{what}: {found}, expected at most {limit} on a GPU")]
     GpuLimit { what: &'static str, found: usize, limit: usize },
+    #[error("{what}: out of memory")]
+    OutOfMemory { what: &'static str },
     #[error("{what} were asked for, which the engine was not made for")]
     NotPlanned { what: &'static str },
     #[error(transparent)]
@@ -115,4 +117,15 @@ pub enum ModelError {
     Sink(#[from] SinkError),
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// Whether memory of the GPU, or of whatever else computes, ran out: with less of it in use the same may work.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::OutOfMemory { .. } => true,
+            Self::Cuda(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
 }

@@ -22,8 +22,12 @@ mod write;
 pub use checkpoint::{Checkpoint, CheckpointSettings, StorageType, TensorEntry, TensorRole};
 pub use config::ModelConfig;
 pub use cpu::{CpuEngine, CpuSettings, MemoryEstimate, Probe, ProbePoint};
-pub use cuda::{CudaEngine, CudaMemory, CudaMemoryPlan, CudaSettings, Gpu, LARGEST_PASS, PRESETS, Preset};
-pub use engine::{ComputeDtype, Engine, Precision, Quantisation, RouterDtype};
+pub use cuda::{
+    Budget, CudaEngine, CudaMemory, CudaMemoryPlan, CudaSettings, Gpu, GpuSpeed, LARGEST_PASS, Lack,
+    LayerBytes, MOST_PASS, Offload, PRESETS, Place, Placement, Planned, Preset, Shortfall, SpeedEstimate,
+    WeightBytes, Wishes,
+};
+pub use engine::{ComputeDtype, Engine, EngineUsage, Precision, Quantisation, RouterDtype};
 pub use error::ModelError;
 pub use family::Family;
 pub use moetrace_nf4::{BlockSize, ElementType, Nf4Error, Nf4Settings, ScaleMap};

@@ -58,6 +58,7 @@ struct Place {
 /// The tensors of one checkpoint folder, ready to be read.
 pub struct Checkpoint {
     dir: PathBuf,
+    settings: CheckpointSettings,
     shards: Vec<Shard>,
     places: BTreeMap<String, Place>,
     /// The map of the first doubly quantised tensor that was read; the others share it.
@@ -97,7 +98,15 @@ impl Checkpoint {
             }
         }
         let places = four_bit::gather(listing, &shards)?;
-        Ok(Self { dir: dir.to_owned(), shards, places, map: OnceLock::new() })
+        Ok(Self { dir: dir.to_owned(), settings: *settings, shards, places, map: OnceLock::new() })
+    }
+
+    /// The same folder opened once more, in the same way.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reopened(&self) -> Result<Self, ModelError> {
+        Self::open(&self.dir, &self.settings)
     }
 
     /// The folder.

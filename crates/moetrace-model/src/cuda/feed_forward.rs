@@ -4,13 +4,33 @@ use moetrace_cuda::{CudaError, Element, GatheredRows, GroupedRows, ProductShape,
 
 use super::operations::{BlockProducts, Operations};
 use super::pass::carve;
-use super::weights::SwiGlu;
+use super::weights::{ExpertGroup, SwiGlu};
 
 /// All rows of a pass, and the offsets `[0, N]`.
 #[derive(Clone, Copy)]
 pub(super) struct Whole<'a, T> {
     pub(super) rows: Slice<'a, T>,
     pub(super) offsets: Slice<'a, u32>,
+}
+
+/// Choices of a chunk, grouped by expert.
+pub(super) struct GroupedChoices<'a> {
+    /// `[R]`: the token of each row.
+    pub(super) sources: Slice<'a, u32>,
+    /// `[E + 1]`.
+    pub(super) offsets: Slice<'a, u32>,
+    /// The same on the host, where experts are multiplied one by one.
+    pub(super) counts: Option<Vec<u32>>,
+}
+
+/// Where experts work.
+pub(super) struct ExpertRoom<'a, 'b, T> {
+    /// `[R, D]`.
+    pub(super) rows: &'a mut SliceMut<'b, T>,
+    /// `[R, F]`.
+    pub(super) middle: &'a mut SliceMut<'b, T>,
+    /// Room for `[R, 2F]` where the activation is an operation of its own.
+    pub(super) rest: SliceMut<'a, T>,
 }
 
 impl<T: Element> Operations<T> {
@@ -37,46 +57,50 @@ impl<T: Element> Operations<T> {
         products.down.run(middle.all(), block.down.restored(&self.dequantise, scratch)?, None, out)
     }
 
-    /// Chosen experts in two launches: x `[N, D]` to `rows` `[R, D]` by way of `middle` `[R, F]`.
-    pub(super) fn all_experts(
+    /// A group of experts on the rows that chose them: x `[N, D]`, results in `rows`.
+    pub(super) fn experts(
         &self,
-        experts: &SwiGlu<T>,
+        ExpertGroup { ids, weights, .. }: &ExpertGroup<T>,
         x: Slice<'_, T>,
-        (sources, offsets): (Slice<'_, u32>, Slice<'_, u32>),
-        [rows, middle]: [&mut SliceMut<'_, T>; 2],
+        choices: &GroupedChoices<'_>,
+        mut room: ExpertRoom<'_, '_, T>,
         (scratch, timeline): (&mut SliceMut<'_, T>, &Timeline),
     ) -> Result<(), CudaError> {
+        if let Some(counts) = &choices.counts {
+            self.one_by_one(weights, &counts[ids.start..=ids.end], &mut room, scratch)?;
+            return timeline.mark("experts");
+        }
         let Some(product) = &self.grouped else { return Ok(()) };
         let ProductShape { outputs: d, inputs: f, .. } = self.expert.down.shape();
-        let gate_up = experts.gate_up.restored(&self.dequantise, scratch)?;
+        let (sources, offsets) = (choices.sources, choices.offsets.part(ids.start..ids.end + 1)?);
+        let gate_up = weights.gate_up.restored(&self.dequantise, scratch)?;
         timeline.mark("dequantise")?;
         let gathered = GatheredRows { tokens: x, depth: d, sources, offsets };
-        product.gate_up_gathered(&gathered, gate_up, f, middle)?;
+        product.gate_up_gathered(&gathered, gate_up, f, room.middle)?;
         timeline.mark("experts' gate and up")?;
-        let down = experts.down.restored(&self.dequantise, scratch)?;
+        let down = weights.down.restored(&self.dequantise, scratch)?;
         timeline.mark("dequantise")?;
-        product.down(&GroupedRows { rows: middle.all(), depth: f, offsets }, down, d, rows)?;
+        product.down(&GroupedRows { rows: room.middle.all(), depth: f, offsets }, down, d, room.rows)?;
         timeline.mark("experts' down")
     }
 
-    /// Chosen experts, a product each: `rows` `[R, D]`, grouped, are read and then hold the results; `middle` is
-    /// `[R, F]`, and `rest` has room for `[R, 2F]`.
-    pub(super) fn expert_by_expert(
+    /// Experts, a product each: `rows`, grouped, are read and then hold the results.
+    fn one_by_one(
         &self,
         experts: &SwiGlu<T>,
         offsets: &[u32],
-        [rows, middle]: [&mut SliceMut<'_, T>; 2],
-        rest: SliceMut<'_, T>,
+        ExpertRoom { rows, middle, rest }: &mut ExpertRoom<'_, '_, T>,
         scratch: &mut SliceMut<'_, T>,
     ) -> Result<(), CudaError> {
         let ProductShape { outputs: d, inputs: f, .. } = self.expert.down.shape();
-        let mut both = carve(rest, 2 * middle.len())?.0;
+        let mut both = carve(rest.all_mut(), 2 * middle.len())?.0;
         let gate_up = experts.gate_up.restored(&self.dequantise, scratch)?;
         for_each_expert(offsets, |expert, range| {
             let weight = gate_up.part(expert * 2 * f * d..(expert + 1) * 2 * f * d)?;
             let out = &mut both.part_mut(range.start * 2 * f..range.end * 2 * f)?;
             self.expert.gate_up.run(rows.all().part(range.start * d..range.end * d)?, weight, None, out)
         })?;
+        // Also rows of other groups: what is made of them is not looked at.
         self.silu.run(both.all(), f, middle)?;
         let down = experts.down.restored(&self.dequantise, scratch)?;
         for_each_expert(offsets, |expert, range| {

@@ -1,25 +1,28 @@
-//! A checkpoint's tensors into device memory.
+//! A checkpoint's tensors into device memory, one layer or part of it at a time.
 //!
 //! Buffers are made first, and what goes into them is noted. Then all of them are filled at once, so that every thread
 //! is busy until the last byte: from the files through a small ring of pinned memory, without a tensor in between.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use moetrace_cuda::{
-    Buffer, Compiler, CudaError, Device, Element, Nf4Tables, SliceMut, Uploader, UploaderSettings,
+    Buffer, Compiler, CudaError, Device, Element, Nf4Tables, Number, Room, SliceMut, Uploader,
+    UploaderSettings,
 };
 use moetrace_nf4::Target;
 use rayon::prelude::*;
 
 use super::operations::Gpu;
 use super::origin::Origin;
-use super::quantised::Quantiser;
+use super::places::Places;
+use super::quantised::{Quantiser, SCRATCH};
 use super::read::{Piece, Reader};
-use super::weights::{Block, LayerWeights, Matrix, MoeWeights, SwiGlu, Weights};
+use super::weights::{Block, ExpertGroup, LayerWeights, Matrix, MoeWeights, SwiGlu};
 use crate::ModelError;
-use crate::checkpoint::{ExpertLayout, LayerNames, TensorRole};
+use crate::checkpoint::{LayerNames, TensorRole};
 use crate::family::{QkNorm, SharedExperts};
 
 /// Reads tensors of one checkpoint onto one device.
@@ -33,13 +36,18 @@ pub(super) struct Loader<'a> {
     ordered: RefCell<HashMap<u64, Vec<Origin>>>,
     /// Tables of codes that are on the device already; all tensors of a checkpoint share theirs.
     tables: RefCell<Vec<(Codebook, Rc<Nf4Tables>)>>,
+    /// Where buffers are cut from; each has memory of its own without.
+    pub(super) room: RefCell<Option<Room>>,
+    /// Bytes of elements that are quantised at a time.
+    pub(super) scratch: usize,
 }
 
 /// Values of codes, and of codes of scales.
 pub(super) type Codebook = ([f32; 16], [f32; 256]);
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(reader: Reader<'a>, gpu: &'a Gpu) -> Result<Self, CudaError> {
+    /// `spare`: bytes on the device that may be used until all is loaded.
+    pub(super) fn new(reader: Reader<'a>, gpu: &'a Gpu, spare: u64) -> Result<Self, CudaError> {
         let uploader = Uploader::new(&gpu.device, UploaderSettings::default())?;
         Ok(Self {
             reader,
@@ -49,31 +57,19 @@ impl<'a> Loader<'a> {
             uploader: RefCell::new(uploader),
             ordered: RefCell::default(),
             tables: RefCell::default(),
+            room: RefCell::default(),
+            scratch: SCRATCH.min(usize::try_from(spare).unwrap_or(SCRATCH)),
         })
     }
 }
 
 impl Loader<'_> {
-    /// Everything, with the language-model head if losses are wanted; all of it is there when this returns.
-    pub(super) fn weights<T: Element + Target>(
+    /// A layer; `groups` of its experts, of which there are none if they come later or are not needed.
+    pub(super) fn layer<T: Element + Target>(
         &self,
-        layouts: &[ExpertLayout],
-        losses: bool,
-    ) -> Result<Weights<T>, ModelError> {
-        let layers = layouts.iter().enumerate();
-        let layers = layers.map(|(layer, layout)| self.layer(LayerNames { layer, layout: *layout }));
-        let head = losses && !self.reader.config.has_tied_head();
-        let mut weights = Weights {
-            embedding: self.dense("model.embed_tokens.weight", TensorRole::Embedding)?,
-            layers: layers.collect::<Result<_, _>>()?,
-            final_norm: self.dense("model.norm.weight", TensorRole::Norm)?,
-            head: head.then(|| self.dense("lm_head.weight", TensorRole::Head)).transpose()?,
-        };
-        self.fill(&mut weights)?;
-        Ok(weights)
-    }
-
-    fn layer<T: Element + Target>(&self, names: LayerNames) -> Result<LayerWeights<T>, ModelError> {
+        names: LayerNames,
+        (groups, needs_block): (&[Range<usize>], bool),
+    ) -> Result<LayerWeights<T>, ModelError> {
         let config = self.reader.config;
         let projections = ["q_proj", "k_proj", "v_proj"];
         let bias = |projection: &str| names.of(&format!("self_attn.{projection}.bias"));
@@ -89,6 +85,7 @@ impl Loader<'_> {
         let qkv_bias =
             config.has_qkv_bias().then(|| projections.map(bias).map(|name| self.reader.piece(name)));
         Ok(LayerWeights {
+            unit: None,
             input_norm: self.dense(&names.of("input_layernorm.weight"), TensorRole::Norm)?,
             qkv: self.matrix(&qkv)?,
             qkv_bias: qkv_bias.map(|pieces| self.joined(&pieces, TensorRole::Bias)).transpose()?,
@@ -102,32 +99,45 @@ impl Loader<'_> {
             post_attention_norm: self
                 .dense(&names.of("post_attention_layernorm.weight"), TensorRole::Norm)?,
             block: if config.is_moe(names.layer) {
-                Block::Moe(Box::new(self.moe(names)?))
+                Block::Moe(Box::new(self.moe(names, (groups, needs_block))?))
             } else {
                 Block::Dense(self.swiglu(&names.of("mlp"))?)
             },
         })
     }
 
-    fn moe<T: Element + Target>(&self, names: LayerNames) -> Result<MoeWeights<T>, ModelError> {
+    fn moe<T: Element + Target>(
+        &self,
+        names: LayerNames,
+        (groups, needs_block): (&[Range<usize>], bool),
+    ) -> Result<MoeWeights<T>, ModelError> {
         let rules = self.reader.config.family().rules();
-        let (shared, shared_gate) = match rules.shared {
-            SharedExperts::Added if self.reader.config.shared_width() > 0 => {
-                (Some(self.swiglu(&names.moe("shared_experts"))?), None)
-            }
-            SharedExperts::None | SharedExperts::Added => (None, None),
-            SharedExperts::Gated => (
-                Some(self.swiglu(&names.moe("shared_expert"))?),
-                Some(self.dense(&names.moe("shared_expert_gate.weight"), TensorRole::SharedGate)?),
-            ),
+        let shared = match rules.shared {
+            SharedExperts::Added if self.reader.config.shared_width() > 0 => Some("shared_experts"),
+            SharedExperts::None | SharedExperts::Added => None,
+            SharedExperts::Gated => Some("shared_expert"),
         };
-        let router = self.dense(&names.moe("gate.weight"), TensorRole::Router)?;
-        Ok(MoeWeights { router, experts: self.experts(names)?, shared, shared_gate })
+        let shared = shared.filter(|_| needs_block).map(|module| self.swiglu(&names.moe(module)));
+        let gated = rules.shared == SharedExperts::Gated;
+        let gate = gated.then(|| self.dense(&names.moe("shared_expert_gate.weight"), TensorRole::SharedGate));
+        let group = |ids: &Range<usize>| {
+            Ok(ExpertGroup { ids: ids.clone(), unit: None, weights: self.experts(names, ids.clone())? })
+        };
+        Ok(MoeWeights {
+            router: self.dense(&names.moe("gate.weight"), TensorRole::Router)?,
+            experts: groups.iter().map(group).collect::<Result<_, ModelError>>()?,
+            shared: shared.transpose()?,
+            shared_gate: gate.transpose()?,
+        })
     }
 
-    fn experts<T: Element + Target>(&self, names: LayerNames) -> Result<SwiGlu<T>, ModelError> {
-        let (d, f, e) =
-            (self.reader.config.hidden(), self.reader.config.expert_width(), self.reader.config.experts());
+    /// Experts with these ids.
+    pub(super) fn experts<T: Element + Target>(
+        &self,
+        names: LayerNames,
+        ids: Range<usize>,
+    ) -> Result<SwiGlu<T>, ModelError> {
+        let (d, f) = (self.reader.config.hidden(), self.reader.config.expert_width());
         let part = |name: &str, number, rows, columns| Piece {
             name: names.moe(name),
             part: Some((number, rows * columns)),
@@ -138,11 +148,12 @@ impl Loader<'_> {
         let of = |expert, projection| self.reader.piece(names.expert(expert, projection));
         let (gate_up, down): (Vec<Piece>, Vec<Piece>) = if names.layout.fused {
             // Each projection by itself, as in a checkpoint of separate experts: scales are averaged over a tensor.
-            let gate_up = (0..2 * e).map(|number| part("experts.gate_up_proj", number, f, d));
-            (gate_up.collect(), (0..e).map(|number| part("experts.down_proj", number, d, f)).collect())
+            let both = 2 * ids.start..2 * ids.end;
+            let gate_up = both.map(|number| part("experts.gate_up_proj", number, f, d));
+            (gate_up.collect(), ids.map(|number| part("experts.down_proj", number, d, f)).collect())
         } else {
-            let gate_up = (0..e).flat_map(|expert| [of(expert, gate), of(expert, up)]);
-            (gate_up.collect(), (0..e).map(|expert| of(expert, down)).collect())
+            let gate_up = ids.clone().flat_map(|expert| [of(expert, gate), of(expert, up)]);
+            (gate_up.collect(), ids.map(|expert| of(expert, down)).collect())
         };
         Ok(SwiGlu { gate_up: self.matrix(&gate_up)?, down: self.matrix(&down)? })
     }
@@ -154,7 +165,11 @@ impl Loader<'_> {
     }
 
     /// A tensor that is held dense.
-    fn dense<T: Element + Target>(&self, name: &str, role: TensorRole) -> Result<Buffer<T>, ModelError> {
+    pub(super) fn dense<T: Element + Target>(
+        &self,
+        name: &str,
+        role: TensorRole,
+    ) -> Result<Buffer<T>, ModelError> {
         self.joined(&[self.reader.piece(name.to_owned())], role)
     }
 
@@ -198,36 +213,63 @@ impl Loader<'_> {
         elements: usize,
         origins: Vec<Origin>,
     ) -> Result<Buffer<E>, ModelError> {
-        let mut buffer = self.device.zeros(elements)?;
+        let mut buffer = self.taken(elements)?;
         self.order(&buffer.all_mut().into_bytes(), origins);
         Ok(buffer)
     }
 
     /// As [`ordered`](Self::ordered), of bytes.
     pub(super) fn ordered_bytes(&self, bytes: usize, origins: Vec<Origin>) -> Result<Buffer<u8>, ModelError> {
-        let mut buffer = self.device.zeros(bytes)?;
+        let mut buffer = self.taken(bytes)?;
         self.order(&buffer.all_mut(), origins);
         Ok(buffer)
     }
 
+    /// Memory for so many elements of a weight; what it holds is to be written.
+    pub(super) fn taken<E: Number>(&self, elements: usize) -> Result<Buffer<E>, CudaError> {
+        match &mut *self.room.borrow_mut() {
+            Some(room) => room.cut(elements),
+            None => self.device.zeros(elements),
+        }
+    }
+
     fn order(&self, place: &SliceMut<'_, u8>, origins: Vec<Origin>) {
+        // What is empty may share its address with what comes next.
+        if place.is_empty() {
+            return;
+        }
         self.ordered.borrow_mut().insert(place.address(), origins);
     }
 
-    /// Fills every buffer that was ordered, and waits until all is there.
-    fn fill<T: Element>(&self, weights: &mut Weights<T>) -> Result<(), ModelError> {
-        let mut ordered = self.ordered.take();
-        let places = weights.places().into_iter();
-        let orders = places.filter_map(|place| {
-            let origins = ordered.remove(&place.address())?;
+    /// Fills those of the places that were ordered, and waits until all is there.
+    pub(super) fn fill(&self, places: Places<'_>) -> Result<(), ModelError> {
+        let orders = places.into_iter().filter(|place| !place.is_empty()).filter_map(|place| {
+            let origins = self.ordered.borrow_mut().remove(&place.address())?;
             Some((place, origins))
         });
         self.bring(orders.collect())?;
-        if !ordered.is_empty() {
-            let what = "the list of what has no place among the weights";
-            return Err(CudaError::Length { what, found: ordered.len(), expected: 0 }.into());
-        }
         Ok(self.device.synchronise()?)
+    }
+
+    /// What was ordered for places in a room, by its first byte there; `None` if a place was written already.
+    pub(super) fn orders(&self, places: &Places<'_>, room: u64) -> Option<Vec<(usize, Vec<Origin>)>> {
+        let mut ordered = self.ordered.borrow_mut();
+        let order = |place: &SliceMut<'_, u8>| {
+            let start = usize::try_from(place.address() - room).ok()?;
+            if place.is_empty() {
+                Some((start, Vec::new()))
+            } else {
+                Some((start, ordered.remove(&place.address())?))
+            }
+        };
+        places.iter().map(order).collect()
+    }
+
+    /// Fails if anything ordered was never filled.
+    pub(super) fn check_all_filled(&self) -> Result<(), CudaError> {
+        let found = self.ordered.borrow().len();
+        let what = "the list of what has no place among the weights";
+        if found == 0 { Ok(()) } else { Err(CudaError::Length { what, found, expected: 0 }) }
     }
 
     /// Copies to each place what belongs there, one behind the other. The last copies may still run.

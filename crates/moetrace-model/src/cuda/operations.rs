@@ -2,8 +2,8 @@
 
 use moetrace_cuda::{
     Attention, AttentionHeads, AttentionKernel, Combine, Compiler, CublasLt, CudaError, Device, Element,
-    GatherRows, GroupByExpert, GroupedProduct, Nf4Dequantise, Product, ProductLibrary, ProductShape, RmsNorm,
-    Rotary, Router, RouterSettings, SharedGate, SiluMultiply, TokenLoss,
+    GatherRows, GroupByExpert, GroupedKernel, GroupedProduct, Nf4Dequantise, Product, ProductLibrary,
+    ProductShape, RmsNorm, Rotary, Router, RouterSettings, SharedGate, SiluMultiply, TokenLoss,
 };
 
 use super::memory::multiplies_grouped;
@@ -52,7 +52,7 @@ pub(super) struct Operations<T> {
     pub(super) output: Product<T>,
     pub(super) logits: Product<T, f32>,
     pub(super) expert: BlockProducts<T>,
-    /// All experts in one launch, gate, up and activation together, where the GPU and the widths are such.
+    /// All experts in one launch, gate, up and activation together, where elements and widths are such.
     pub(super) grouped: Option<GroupedProduct<T>>,
     pub(super) shared: Option<BlockProducts<T>>,
     pub(super) dense: Option<BlockProducts<T>>,
@@ -88,8 +88,8 @@ impl<T: Element> Operations<T> {
         let f = config.expert_width();
         let heads =
             AttentionHeads { heads: config.heads(), kv_heads: config.kv_heads(), width: config.head_width() };
-        let all_supported = !portable && multiplies_grouped::<T>(config, device.architecture());
-        let grouped = all_supported.then(|| GroupedProduct::new(device, compiler)).transpose()?;
+        let all_supported = multiplies_grouped::<T>(config, device.architecture());
+        let grouped = all_supported.then(|| grouped(gpu, portable)).transpose()?;
         let wide = |outputs| Product::new(device, compiler, &library, shape(outputs, d, false, tokens));
         Ok(Self {
             gather: GatherRows::new(device, compiler)?,
@@ -130,6 +130,15 @@ fn attention<T: Element>(
         return Attention::with_kernel(device, compiler, heads, AttentionKernel::Mma);
     }
     Ok(fastest)
+}
+
+/// The fastest kernel, or the one that every GPU has.
+fn grouped<T: Element>(gpu: &Gpu, portable: bool) -> Result<GroupedProduct<T>, CudaError> {
+    let (device, compiler) = (&gpu.device, &gpu.compiler);
+    if portable {
+        return GroupedProduct::with_kernel(device, compiler, GroupedKernel::Mma);
+    }
+    GroupedProduct::new(device, compiler)
 }
 
 fn router_settings(rules: &RouterRules) -> RouterSettings {

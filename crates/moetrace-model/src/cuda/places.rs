@@ -2,17 +2,23 @@
 
 use moetrace_cuda::{Element, SliceMut};
 
-use super::weights::{Block, LayerWeights, Matrix, MoeWeights, Stack, StackScales, SwiGlu, Weights};
+use super::weights::{
+    Block, ExpertGroup, LayerWeights, Matrix, MoeWeights, Stack, StackScales, SwiGlu, Table, Weights,
+};
 
-type Places<'a> = Vec<SliceMut<'a, u8>>;
+pub(super) type Places<'a> = Vec<SliceMut<'a, u8>>;
 
 impl<T: Element> Weights<T> {
-    /// All buffers but those that are written where they are made: tables of codes.
+    /// All buffers that stay on the device, but those that are written where they are made: tables of codes.
     pub(super) fn places(&mut self) -> Places<'_> {
         let Self { embedding, layers, final_norm, head } = self;
-        let dense = [Some(embedding), Some(final_norm), head.as_mut()].into_iter().flatten();
+        let embedding = match embedding {
+            Table::Device(buffer) => Some(buffer),
+            Table::Host(_) => None,
+        };
+        let dense = [embedding, Some(final_norm), head.as_mut()].into_iter().flatten();
         let mut places = dense.map(|buffer| buffer.all_mut().into_bytes()).collect();
-        for layer in layers {
+        for layer in layers.iter_mut().filter(|layer| layer.unit.is_none()) {
             layer.add_places(&mut places);
         }
         places
@@ -20,8 +26,10 @@ impl<T: Element> Weights<T> {
 }
 
 impl<T: Element> LayerWeights<T> {
-    fn add_places<'a>(&'a mut self, to: &mut Places<'a>) {
+    /// All buffers but those of experts that come by themselves.
+    pub(super) fn add_places<'a>(&'a mut self, to: &mut Places<'a>) {
         let Self {
+            unit: _,
             input_norm,
             qkv,
             qkv_bias,
@@ -43,7 +51,11 @@ impl<T: Element> LayerWeights<T> {
                 let MoeWeights { router, experts, shared, shared_gate } = &mut **moe;
                 to.push(router.all_mut().into_bytes());
                 to.extend(shared_gate.iter_mut().map(|buffer| buffer.all_mut().into_bytes()));
-                experts.add_places(to);
+                for ExpertGroup { ids: _, unit, weights } in experts {
+                    if unit.is_none() {
+                        weights.add_places(to);
+                    }
+                }
                 if let Some(shared) = shared {
                     shared.add_places(to);
                 }
@@ -53,7 +65,7 @@ impl<T: Element> LayerWeights<T> {
 }
 
 impl<T: Element> SwiGlu<T> {
-    fn add_places<'a>(&'a mut self, to: &mut Places<'a>) {
+    pub(super) fn add_places<'a>(&'a mut self, to: &mut Places<'a>) {
         let Self { gate_up, down } = self;
         gate_up.add_places(to);
         down.add_places(to);

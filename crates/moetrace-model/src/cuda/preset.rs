@@ -1,5 +1,9 @@
 //! Settings for the GPUs that people have: how much of the memory a run may take, and how long texts may be.
 
+use moetrace_cuda::Architecture;
+
+use super::plan::GpuSpeed;
+
 /// What a preset sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
@@ -9,6 +13,14 @@ pub struct Preset {
     pub in_name: &'static [&'static str],
     /// Bytes for weights, buffers and CUDA's own memory.
     pub limit: u64,
+    /// Bytes of page-locked host memory, where the preset is asked for by name; else what the host has left.
+    pub host: Option<u64>,
+    /// Bytes of its memory.
+    pub memory: u64,
+    /// What kernels are compiled for.
+    pub architecture: Architecture,
+    /// How fast it is.
+    pub speed: GpuSpeed,
     /// Most tokens of a text. Of effect only where the preset is asked for by name: it decides what a run holds, which
     /// must not depend on the GPU at hand.
     pub max_length: usize,
@@ -16,25 +28,65 @@ pub struct Preset {
 
 const GB: u64 = 1_000_000_000;
 
+/// Rates of a GPU that passes were not measured on: datasheet figures of dense bf16 products with sums in f32 (TFLOP/s) and
+/// of memory (GB/s), and what its bus was seen to carry (GB/s). A large product reaches 81 % of the datasheet on an H200
+/// (798 of 989 TFLOP/s), which is taken for all.
+const fn rates(matrix: u64, memory: u64, bus: u64) -> GpuSpeed {
+    GpuSpeed { matrix: matrix * 810 * GB, memory: memory * GB, bus: bus * GB, measured: false }
+}
+
+// GeForce cards sum in f32 at half their rate; professional ones of the same chip do not. A PCIe bus of the fourth
+// generation carries 24 GB/s from page-locked memory, one of the fifth 55 (measured on an H200).
+const RTX_3090: GpuSpeed = rates(71, 936, 24);
+const RTX_4090: GpuSpeed = rates(165, 1_008, 24);
+const A6000: GpuSpeed = rates(155, 768, 24);
+const A100_40: GpuSpeed = rates(312, 1_555, 24);
+const A100_80: GpuSpeed = rates(312, 2_039, 24);
+const H100: GpuSpeed = rates(989, 3_350, 55);
+const H200: GpuSpeed = GpuSpeed { matrix: 798_000 * GB, memory: 4_800 * GB, bus: 55 * GB, measured: true };
+
 /// Limits are those of the deployment guide that moetrace began with, where it has one.
-#[rustfmt::skip]
 pub const PRESETS: [Preset; 8] = [
-    // The guide's: 20 of 24 GB, since such a card often drives a screen too.
-    Preset { name: "rtx3090", in_name: &["RTX 3090"], limit: 20 * GB, max_length: 512 },
+    // The guide's: 20 of 24 GB, since such a card often drives a screen too, and 16 GB of the host.
+    Preset {
+        host: Some(16 * GB),
+        ..preset("rtx3090", &["RTX 3090"], (20, 24), Architecture::Sm86, RTX_3090)
+    },
     // The guide names the card without settings; it has the memory of an RTX 3090.
-    Preset { name: "rtx4090", in_name: &["RTX 4090"], limit: 20 * GB, max_length: 512 },
+    preset("rtx4090", &["RTX 4090"], (20, 24), Architecture::Sm89, RTX_4090),
     // The guide's: 45 of 48 GB.
-    Preset { name: "a6000", in_name: &["RTX A6000"], limit: 45 * GB, max_length: 512 },
+    preset("a6000", &["RTX A6000"], (45, 48), Architecture::Sm86, A6000),
     // The guide's: 38 of 40 GB.
-    Preset { name: "a100-40", in_name: &["A100", "40GB"], limit: 38 * GB, max_length: 512 },
+    preset("a100-40", &["A100", "40GB"], (38, 40), Architecture::Sm80, A100_40),
     // The guide gives no limit: the same share, 95 %, of 80 GB.
-    Preset { name: "a100-80", in_name: &["A100", "80GB"], limit: 76 * GB, max_length: 512 },
+    preset("a100-80", &["A100", "80GB"], (76, 80), Architecture::Sm80, A100_80),
     // Not in the guide: 95 % of 80 GB, and of 141 GB.
-    Preset { name: "h100", in_name: &["H100"], limit: 76 * GB, max_length: 512 },
-    Preset { name: "h200", in_name: &["H200"], limit: 134 * GB, max_length: 512 },
-    // The guide's setting for little memory: 16 GB, texts of 256 tokens.
-    Preset { name: "low-memory", in_name: &[], limit: 16 * GB, max_length: 256 },
+    preset("h100", &["H100"], (76, 80), Architecture::Sm90a, H100),
+    preset("h200", &["H200"], (134, 141), Architecture::Sm90a, H200),
+    // The guide's setting for little memory: 16 GB and 24 GB of the host, texts of 256 tokens. It names no card; an RTX
+    // 3090's speed is taken.
+    Preset {
+        host: Some(24 * GB),
+        max_length: 256,
+        ..preset("low-memory", &[], (16, 16), Architecture::Sm86, RTX_3090)
+    },
 ];
+
+const fn preset(
+    name: &'static str,
+    in_name: &'static [&'static str],
+    (limit, memory): (u64, u64),
+    architecture: Architecture,
+    speed: GpuSpeed,
+) -> Preset {
+    let (limit, memory) = (limit * GB, memory * GB);
+    Preset { name, in_name, limit, host: None, memory, architecture, speed, max_length: 512 }
+}
+
+impl GpuSpeed {
+    /// For a GPU that no preset knows: an RTX A6000's, which lies in the middle.
+    pub const UNKNOWN: Self = A6000;
+}
 
 impl Preset {
     /// The preset of a name.

@@ -16,8 +16,8 @@ use super::read::Piece;
 use super::weights::{Stack, StackScales};
 use crate::ModelError;
 
-/// Bytes of stored elements that lie on the device at once, but for a tensor that is larger by itself.
-const SCRATCH: usize = 512 << 20;
+/// Most bytes of stored elements that lie on the device at once, but for a tensor that is larger by itself.
+pub(super) const SCRATCH: usize = 512 << 20;
 /// Tensors that are quantised by one call, at most.
 const MOST_TENSORS: usize = 65_535;
 /// Scales that share a scale of their own: what every library writes.
@@ -63,10 +63,12 @@ impl Loader<'_> {
         }
         let Nf4Settings { block, double_quant, map } = self.reader.quantisation.unwrap_or_default().nf4;
         let blocks = block.blocks(elements);
-        let mut codes = self.device.zeros(tensors * (elements / 2))?;
-        let mut absmax = self.device.zeros(tensors * blocks)?;
+        let mut codes = self.taken(tensors * (elements / 2))?;
+        let absmax_room =
+            if double_quant { self.device.zeros(tensors * blocks) } else { self.taken(tensors * blocks) };
+        let mut absmax = absmax_room?;
         let mut refused = self.device.zeros(tensors)?;
-        let at_once = (SCRATCH / (elements * size_of::<E>()).max(1)).clamp(1, MOST_TENSORS);
+        let at_once = (self.scratch / (elements * size_of::<E>()).max(1)).clamp(1, MOST_TENSORS);
         let mut stage = stage.borrow_mut();
         let stage = self.stage(&mut stage, at_once.min(tensors) * elements)?;
         for (number, pieces) in pieces.chunks(at_once).enumerate() {
@@ -136,9 +138,9 @@ impl Loader<'_> {
         (blocks, map): (usize, &[f32; 256]),
     ) -> Result<StackScales, ModelError> {
         let tensors = pieces.len();
-        let mut codes = self.device.zeros(tensors * blocks)?;
-        let mut nested = self.device.zeros(tensors * Nf4Double::nested_blocks(blocks))?;
-        let mut offsets = self.device.zeros(tensors)?;
+        let mut codes = self.taken(tensors * blocks)?;
+        let mut nested = self.taken(tensors * Nf4Double::nested_blocks(blocks))?;
+        let mut offsets = self.taken(tensors)?;
         let mut double = self.quantiser.double.borrow_mut();
         let double = match &mut *double {
             Some(double) => double,

@@ -1,9 +1,11 @@
 //! Weights in device memory.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use moetrace_cuda::{
-    Buffer, CudaError, Element, Nf4Dequantise, Nf4Scales, Nf4Stack, Nf4Tables, Slice, SliceMut,
+    Buffer, CudaError, Device, Element, Nf4Dequantise, Nf4Scales, Nf4Stack, Nf4Tables, Pinned, Slice,
+    SliceMut,
 };
 use moetrace_nf4::BlockSize;
 
@@ -11,16 +13,43 @@ use moetrace_nf4::BlockSize;
 #[derive(Debug)]
 pub(super) struct Weights<T> {
     /// `[V, D]`.
-    pub(super) embedding: Buffer<T>,
+    pub(super) embedding: Table<T>,
     pub(super) layers: Vec<LayerWeights<T>>,
     pub(super) final_norm: Buffer<T>,
     /// `[V, D]`, only where losses are wanted and the head is not the embedding.
     pub(super) head: Option<Buffer<T>>,
 }
 
+/// A table of rows, of which each pass needs some.
+#[derive(Debug)]
+pub(super) enum Table<T> {
+    Device(Buffer<T>),
+    /// Rows are read over the bus.
+    Host(Pinned<u8>),
+}
+
+impl<T: Element> Table<T> {
+    pub(super) fn rows(&self, device: &Device) -> Result<Slice<'_, T>, CudaError> {
+        match self {
+            Self::Device(buffer) => Ok(buffer.all()),
+            Self::Host(pinned) => pinned.elements(device),
+        }
+    }
+
+    /// Bytes on the device, and of page-locked memory.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        match self {
+            Self::Device(buffer) => (buffer.bytes(), 0),
+            Self::Host(pinned) => (0, pinned.len() as u64),
+        }
+    }
+}
+
 /// One decoder layer.
 #[derive(Debug)]
 pub(super) struct LayerWeights<T> {
+    /// What of the stream brings all of it, but for groups of experts that come by themselves.
+    pub(super) unit: Option<usize>,
     pub(super) input_norm: Buffer<T>,
     /// Queries, keys and values below each other, `[(H + 2 Hkv) w, D]`.
     pub(super) qkv: Matrix<T>,
@@ -55,11 +84,22 @@ pub(super) struct SwiGlu<T> {
 pub(super) struct MoeWeights<T> {
     /// `[E, D]`.
     pub(super) router: Buffer<T>,
-    /// All experts: `[E, 2F, D]` and `[E, D, F]`.
-    pub(super) experts: SwiGlu<T>,
+    /// In ascending order of their ids; none where nobody needs what they compute.
+    pub(super) experts: Vec<ExpertGroup<T>>,
     pub(super) shared: Option<SwiGlu<T>>,
     /// `[D]`.
     pub(super) shared_gate: Option<Buffer<T>>,
+}
+
+/// Experts that follow each other.
+#[derive(Debug)]
+pub(super) struct ExpertGroup<T> {
+    /// Their ids.
+    pub(super) ids: Range<usize>,
+    /// What of the stream brings them, if they do not come with their layer.
+    pub(super) unit: Option<usize>,
+    /// For G experts `[G, 2F, D]` and `[G, D, F]`.
+    pub(super) weights: SwiGlu<T>,
 }
 
 /// Elements as they are computed with, or in 4 bits.
@@ -164,6 +204,14 @@ impl<T: Element> SwiGlu<T> {
 }
 
 impl<T: Element> LayerWeights<T> {
+    /// Whether its experts come in groups by themselves.
+    pub(super) fn comes_by_group(&self) -> bool {
+        match &self.block {
+            Block::Dense(_) => false,
+            Block::Moe(moe) => moe.experts.iter().any(|group| group.unit.is_some()),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         let vectors = [&self.qkv_bias, &self.output_bias, &self.query_norm, &self.key_norm];
         let vectors = vectors.into_iter().flatten().chain([&self.input_norm, &self.post_attention_norm]);
@@ -172,7 +220,9 @@ impl<T: Element> LayerWeights<T> {
             Block::Moe(moe) => {
                 let shared = moe.shared.as_ref().map_or(0, SwiGlu::bytes);
                 let gate = moe.shared_gate.as_ref().map_or(0, Buffer::bytes);
-                moe.router.bytes() + moe.experts.bytes() + shared + gate
+                let experts = moe.experts.iter().filter(|group| group.unit.is_none());
+                let experts = experts.map(|group| group.weights.bytes()).sum::<u64>();
+                moe.router.bytes() + experts + shared + gate
             }
         };
         vectors.map(Buffer::bytes).sum::<u64>() + self.qkv.bytes() + self.output.bytes() + block
@@ -182,7 +232,7 @@ impl<T: Element> LayerWeights<T> {
     fn restored_elements(&self) -> usize {
         let blocks: Vec<&SwiGlu<T>> = match &self.block {
             Block::Dense(block) => vec![block],
-            Block::Moe(moe) => std::iter::once(&moe.experts).chain(&moe.shared).collect(),
+            Block::Moe(moe) => moe.experts.iter().map(|group| &group.weights).chain(&moe.shared).collect(),
         };
         let matrices = blocks.iter().flat_map(|block| [&block.gate_up, &block.down]);
         let quantised =
@@ -192,11 +242,12 @@ impl<T: Element> LayerWeights<T> {
 }
 
 impl<T: Element> Weights<T> {
-    /// Bytes of all weights.
+    /// Bytes of the weights that stay on the device.
     pub(super) fn bytes(&self) -> u64 {
         let head = self.head.as_ref().map_or(0, Buffer::bytes);
-        let layers = self.layers.iter().map(LayerWeights::bytes).sum::<u64>();
-        self.embedding.bytes() + self.final_norm.bytes() + head + layers
+        let resident = self.layers.iter().filter(|layer| layer.unit.is_none());
+        let layers = resident.map(LayerWeights::bytes).sum::<u64>();
+        self.embedding.bytes().0 + self.final_norm.bytes() + head + layers
     }
 
     /// Elements of the largest matrix that is restored before it is used.

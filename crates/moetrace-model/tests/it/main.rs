@@ -9,6 +9,8 @@ mod cases;
 mod checkpoints;
 mod configs;
 mod cuda_memory;
+mod cuda_plan;
+mod cuda_speed;
 mod four_bit_files;
 mod losses;
 mod naive;

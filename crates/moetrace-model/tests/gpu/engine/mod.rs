@@ -4,4 +4,5 @@ mod against_cpu;
 mod alone;
 mod comparison;
 mod parity;
+mod placed;
 mod support;
