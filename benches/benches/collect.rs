@@ -80,6 +80,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
                 range: None,
                 repair: false,
                 vocabulary: None,
+                process: None,
                 holder: "bench",
                 stop: &AtomicBool::new(false),
             };

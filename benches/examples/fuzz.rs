@@ -276,6 +276,7 @@ fn run_targets(dir: &Path, model: &Path) -> Result<Vec<Target>> {
             range: None,
             repair: false,
             vocabulary: None,
+            process: None,
             holder: "fuzz",
             stop: &AtomicBool::new(false),
         };

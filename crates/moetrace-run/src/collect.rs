@@ -12,9 +12,11 @@ use crate::lock::{Locked, lock_shard};
 use crate::pipeline::Pipeline;
 use crate::replay::replay_shard;
 use crate::tally::Tally;
+use crate::usage::Meter;
 use crate::write::Writing;
 use crate::{
-    Execution, Fs, Manifest, Plan, ResolvedSetting, RunError, RunEvent, RunFolder, Shard, Trust, rebuild,
+    CommitRecord, Execution, Fs, Manifest, Plan, ProcessUsage, ResolvedSetting, RunError, RunEvent,
+    RunFolder, Shard, Trust, Usage, rebuild,
 };
 
 /// Some of a run's shards: `A..B`, B excluded.
@@ -57,6 +59,8 @@ pub struct Collect<'a> {
     pub repair: bool,
     /// Ids and strings of the tokens seen, for `tokens.parquet`; none leaves it out.
     pub vocabulary: Option<&'a dyn Fn(moetrace_routing::TokenId) -> Option<String>>,
+    /// The process and the clock, which a library does not look at; without it records say what the engine tells.
+    pub process: Option<&'a dyn Fn() -> ProcessUsage>,
     /// Who is at work, for whoever finds a shard's lock taken: a process, a host, since when.
     pub holder: &'a str,
     /// Set from outside to stop: the shard in flight is dropped at the next layer of its pass; one whose passes are
@@ -75,6 +79,10 @@ pub struct Outcome {
     pub written: usize,
     /// Whether it was told to stop.
     pub interrupted: bool,
+    /// Committed shards of the whole run that began again with smaller passes, for want of memory.
+    pub halved: Vec<String>,
+    /// What the shards that this call committed took.
+    pub usage: Option<Usage>,
     /// Bytes of the selected shards' files.
     pub bytes: u64,
     /// Numbers over the selected shards.
@@ -87,6 +95,7 @@ pub struct Outcome {
 ///
 /// `load` is called once, at the first shard that needs the model. The engine and `on_event` are called on the caller's
 /// thread; a shard is written and committed on one of its own, at most one behind the shard that the engine is in.
+/// Where memory runs out the shard begins again with passes of half as many tokens, as [`Engine::halve`] has it.
 ///
 /// # Errors
 /// Any [`RunError`]; what was committed before stays committed.
@@ -116,7 +125,7 @@ pub fn collect(
             holder: String::new(),
             looks_again: false,
             tally: Tally::new(RoutingMetrics::new(&run.plan.geometry, &run.metrics), on_event),
-            pipeline: Pipeline::new(scope, writing, run.stop, &alarm),
+            pipeline: Pipeline::new(scope, writing, Meter::new(run.process), run.stop, &alarm),
         };
         state.collect(range)
     })
@@ -255,8 +264,9 @@ impl<'env> Looping<'_, '_, 'env> {
     fn conclude(self, busy: Option<usize>, range: Range<usize>) -> Result<Outcome, RunError> {
         let run = self.run;
         let shards = &self.manifest.shards;
-        let is_committed = |shard: &&Shard| matches!(run.folder.committed(self.manifest, shard), Ok(Some(_)));
-        let committed = shards.iter().filter(is_committed).count();
+        let record = |shard: &Shard| run.folder.committed(self.manifest, shard).ok().flatten();
+        let records: Vec<CommitRecord> = shards.iter().filter_map(record).collect();
+        let committed = records.len();
         if let Some(busy) = busy.filter(|&busy| busy > 0) {
             return Err(RunError::Locked { path: run.folder.root().into(), busy, holder: self.holder });
         }
@@ -273,6 +283,8 @@ impl<'env> Looping<'_, '_, 'env> {
             committed,
             written: self.tally.written,
             interrupted,
+            halved: records.into_iter().filter(|r| r.halvings > 0).map(|r| r.shard).collect(),
+            usage: self.tally.usage,
             bytes: self.tally.bytes,
             metrics: self.tally.total,
             complete,

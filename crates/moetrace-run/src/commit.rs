@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::OnPath;
 use crate::folder::to_json;
-use crate::{Execution, Fs, Manifest, RunError, RunFolder, Shard};
+use crate::{Execution, Fs, Manifest, RunError, RunFolder, Shard, Usage};
 
 /// The folders that hold a shard's files, in the order of its record.
 pub(crate) const KINDS: [&str; 3] = ["data", "samples", "hidden"];
@@ -44,14 +44,18 @@ pub struct CommitRecord {
     pub samples: u64,
     /// Hash of their ids and tokens: what went through the model.
     pub input_hash: String,
-    /// Passes it took.
+    /// Passes it took, without those of attempts that were given up.
     pub passes: u64,
-    /// Times the pass size was halved for want of memory.
+    /// Times it began again with passes of half as many tokens, for want of memory. A shard that merely runs with
+    /// what an earlier one was halved to has 0.
     pub halvings: u32,
     /// Its files.
     pub files: Vec<CommittedFile>,
-    /// How it was carried out.
+    /// How it was carried out; the pass size is that of the attempt that was committed.
     pub execution: Execution,
+    /// What it took, if anybody told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The moetrace that wrote it.
     pub moetrace: String,
 }

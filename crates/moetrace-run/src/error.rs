@@ -45,6 +45,8 @@ pub enum RunError {
         "{dataset} sample {sample}, position {position}: token id {found} is outside the vocabulary of {vocab}"
     )]
     TokenRange { dataset: String, sample: u32, position: u32, found: u32, vocab: usize },
+    #[error("{shard}: memory ran out in passes of {tokens_per_pass} tokens, which cannot be made smaller")]
+    OutOfMemory { shard: String, tokens_per_pass: usize, source: Box<ModelError> },
     #[error(
         "{} and {} have routers of different shape: {}", reference.display(), other.display(), list(differences)
     )]

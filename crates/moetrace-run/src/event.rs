@@ -1,5 +1,7 @@
 //! What a run tells while it runs.
 
+use moetrace_model::{EngineUsage, ModelError};
+
 use crate::{CommitRecord, RunError, Shard};
 
 /// What happens during a run, for whoever shows progress.
@@ -23,6 +25,24 @@ pub enum RunEvent<'a> {
         samples: usize,
         /// Tokens in it.
         tokens: usize,
+        /// What the engine holds, and what it did since it was made.
+        usage: EngineUsage,
+    },
+    /// Memory ran out in a pass. The shard begins again with smaller passes, which shards after it keep; passes that
+    /// were told of it do not count.
+    Halved {
+        /// The shard.
+        shard: &'a Shard,
+        /// Its data set.
+        dataset: &'a str,
+        /// Most tokens of a pass before.
+        from: usize,
+        /// Most tokens of a pass from now on.
+        to: usize,
+        /// What the engine held when memory ran out.
+        usage: EngineUsage,
+        /// What it said.
+        why: &'a ModelError,
     },
     /// A shard is safe. The next one may have begun before; its own passes are all told.
     Committed {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Settings that change speed and memory, never a byte of a shard; logged with each commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Most tokens in one pass; a longer sample is a pass of its own.
+    /// Most tokens in one pass, until memory runs out; a longer sample is a pass of its own.
     pub tokens_per_pass: usize,
     /// Threads for products and for encoding.
     pub threads: usize,

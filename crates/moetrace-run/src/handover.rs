@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use moetrace_routing::{Planes, RoutingCopy, RoutingSink, RoutingView, SinkError, TokenBatch};
 
+use crate::write::CarriedOut;
+
 /// Passes in the queue. The writer waits for its encoder now and then, for a chunk of 8,192 rows at a time; a pass
 /// has half as many by default, and the engine goes on meanwhile.
 const QUEUED_PASSES: usize = 2;
@@ -19,7 +21,7 @@ enum Call {
     Record(RoutingCopy),
     End,
     /// No pass follows. Without it the producer gave up.
-    Complete,
+    Complete(CarriedOut),
 }
 
 /// The producer's end: a listener that only copies.
@@ -52,9 +54,9 @@ pub(crate) fn handover(wants: Planes, layers: usize, alarm: &AtomicBool) -> (Han
 
 impl Handover<'_> {
     /// Every pass was handed over. Dropped without this, it tells the other end to drop them.
-    pub(crate) fn complete(self) {
+    pub(crate) fn complete(self, how: CarriedOut) {
         // If nobody listens any more, the error that ended them is reported.
-        let _ = self.call(Call::Complete);
+        let _ = self.call(Call::Complete(how));
     }
 
     fn call(&self, call: Call) -> Result<(), SinkError> {
@@ -91,11 +93,11 @@ impl RoutingSink for Handover<'_> {
 }
 
 impl Heard {
-    /// Plays every call to `sink` as it comes; `false` if the producer gave up.
+    /// Plays every call to `sink` as it comes; `None` if the producer gave up.
     ///
     /// # Errors
     /// The first of the sink, which hears nothing after it; neither does anybody else.
-    pub(crate) fn play(self, sink: &mut dyn RoutingSink) -> Result<bool, SinkError> {
+    pub(crate) fn play(self, sink: &mut dyn RoutingSink) -> Result<Option<CarriedOut>, SinkError> {
         while let Ok(call) = self.calls.recv() {
             match call {
                 Call::Begin(batch) => sink.begin(&batch)?,
@@ -105,10 +107,10 @@ impl Heard {
                     let _ = self.used.send(copy);
                 }
                 Call::End => sink.end()?,
-                Call::Complete => return Ok(true),
+                Call::Complete(how) => return Ok(Some(how)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -203,8 +205,9 @@ mod tests {
         std::thread::scope(|scope| {
             let player = scope.spawn(|| heard.play(&mut log));
             drive(&mut calls, 0..50).unwrap();
-            calls.complete();
-            assert!(player.join().unwrap().unwrap());
+            let how = CarriedOut { passes: 50, halvings: 1, tokens_per_pass: 3, usage: None };
+            calls.complete(how);
+            assert_eq!(player.join().unwrap().unwrap(), Some(how));
         });
         assert_eq!(log.heard, direct.heard);
         let most = QUEUED_PASSES * LAYERS + 2;
@@ -278,7 +281,7 @@ mod tests {
         drive(&mut calls, 0..1).unwrap();
         calls.begin(&batch(1).unwrap()).unwrap();
         drop(calls);
-        assert!(!heard.play(&mut log).unwrap(), "it was taken for complete");
+        assert!(heard.play(&mut log).unwrap().is_none(), "it was taken for complete");
         assert_eq!(log.heard.len(), LAYERS + 3);
     }
 }

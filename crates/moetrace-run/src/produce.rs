@@ -39,7 +39,8 @@ impl Passes<'_> {
                 Err(error) if is_stop(&error) => return Ok(false),
                 other => other?,
             }
-            on_pass(RunEvent::Pass { dataset: &dataset.name, samples: part.len(), tokens: batch.len() })?;
+            let (samples, tokens, usage) = (part.len(), batch.len(), engine.usage());
+            on_pass(RunEvent::Pass { dataset: &dataset.name, samples, tokens, usage })?;
         }
         Ok(true)
     }

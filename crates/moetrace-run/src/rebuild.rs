@@ -10,7 +10,7 @@ use moetrace_trace::{TraceSettings, verify_footer, write_vocabulary};
 
 use crate::folder::to_json;
 use crate::replay::replay_shard;
-use crate::{Collect, Manifest, RunError, Summary, Trust, card};
+use crate::{Collect, Manifest, RunError, Summary, Trust, Usage, card};
 
 /// Writes the derived files; numbers not at hand are counted from the committed shards. Files that are there and
 /// hold what this call could write are left alone: a card may have been edited, a disk may be read-only. `false` if
@@ -71,9 +71,15 @@ fn count(run: &Collect<'_>, manifest: &Manifest) -> Result<Option<RoutingMetrics
 }
 
 fn summary(run: &Collect<'_>, manifest: &Manifest, metrics: MetricsReport) -> Result<Summary, RunError> {
-    let mut bytes = 0;
+    let (mut bytes, mut halved, mut usage) = (0, Vec::new(), None);
     for shard in &manifest.shards {
-        bytes += run.folder.committed(manifest, shard)?.map_or(0, |record| record.bytes());
+        let Some(record) = run.folder.committed(manifest, shard)? else { continue };
+        bytes += record.bytes();
+        if record.halvings > 0 {
+            halved.push(record.shard);
+        }
+        let on_device = record.usage.filter(|usage| usage.device_bytes > 0);
+        usage = usage.into_iter().chain(on_device).reduce(Usage::and);
     }
     Ok(Summary {
         plan_hash: manifest.plan_hash.clone(),
@@ -81,6 +87,8 @@ fn summary(run: &Collect<'_>, manifest: &Manifest, metrics: MetricsReport) -> Re
         samples: manifest.shards.iter().map(|s| s.samples as u64).sum(),
         tokens: manifest.shards.iter().map(|s| s.tokens).sum(),
         bytes,
+        halved,
+        usage,
         datasets: manifest.datasets.clone(),
         metrics,
     })

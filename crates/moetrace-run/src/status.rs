@@ -26,6 +26,8 @@ pub struct Status {
     pub shards: Vec<(String, u64, ShardState)>,
     /// Shards committed and undamaged.
     pub committed: usize,
+    /// Those of them that began again with smaller passes, for want of memory.
+    pub halved: Vec<String>,
     /// Tokens in them.
     pub tokens: u64,
     /// Tokens of the whole run.
@@ -36,7 +38,14 @@ pub struct Status {
 
 /// Looks at every shard of a run; nothing in the folder is changed.
 pub fn status(folder: &RunFolder, manifest: &Manifest) -> Status {
-    let mut out = Status { shards: Vec::new(), committed: 0, tokens: 0, planned_tokens: 0, bytes: 0 };
+    let mut out = Status {
+        shards: Vec::new(),
+        committed: 0,
+        halved: Vec::new(),
+        tokens: 0,
+        planned_tokens: 0,
+        bytes: 0,
+    };
     for shard in &manifest.shards {
         out.planned_tokens += shard.tokens;
         let state = match folder.committed(manifest, shard) {
@@ -44,6 +53,9 @@ pub fn status(folder: &RunFolder, manifest: &Manifest) -> Status {
                 out.committed += 1;
                 out.tokens += record.rows;
                 out.bytes += record.bytes();
+                if record.halvings > 0 {
+                    out.halved.push(record.shard);
+                }
                 ShardState::Committed
             }
             Ok(None) => writer_of(folder, &shard.name).map_or(ShardState::Open, ShardState::Writing),

@@ -3,6 +3,7 @@
 use moetrace_metrics::MetricsReport;
 use serde::{Deserialize, Serialize};
 
+use crate::Usage;
 use crate::manifest::DatasetFacts;
 
 /// `summary.json`.
@@ -18,6 +19,12 @@ pub struct Summary {
     pub tokens: u64,
     /// Bytes of all shard files.
     pub bytes: u64,
+    /// Shards that began again with smaller passes, for want of memory.
+    #[serde(default)]
+    pub halved: Vec<String>,
+    /// What all of them took, from their records. Of runs on a GPU only: elsewhere the file has the same bytes each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// What became of each data set's rows.
     pub datasets: Vec<DatasetFacts>,
     /// The numbers.

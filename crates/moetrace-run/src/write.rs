@@ -12,7 +12,7 @@ use moetrace_trace::{SampleRow, ShardWriter, TraceError, TraceSettings, write_sa
 use crate::commit::{Finished, commit, input_hash, remove_leftovers};
 use crate::error::OnPath;
 use crate::handover::Heard;
-use crate::{CommitRecord, Execution, Fs, FsFile, Plan, RunError, RunFolder, Shard};
+use crate::{CommitRecord, Execution, Fs, FsFile, Plan, RunError, RunFolder, Shard, Usage};
 
 /// What every shard of a run is written with.
 #[derive(Clone, Copy)]
@@ -23,6 +23,17 @@ pub(crate) struct Writing<'a> {
     pub(crate) plan_hash: &'a str,
     pub(crate) execution: &'a Execution,
     pub(crate) metrics: &'a MetricsSettings,
+}
+
+/// How a shard's passes were carried out, for its record: known when they are through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CarriedOut {
+    pub(crate) passes: u64,
+    /// Times it began again with smaller passes.
+    pub(crate) halvings: u32,
+    /// Most tokens of a pass, after those.
+    pub(crate) tokens_per_pass: usize,
+    pub(crate) usage: Option<Usage>,
 }
 
 /// A shard in being: who listens to its passes, and what it has under temporary names.
@@ -60,11 +71,10 @@ impl Writing<'_> {
         &self,
         open: Open<'_>,
         heard: Heard,
-        passes: u64,
         failed: impl FnOnce(),
     ) -> Result<Option<Committed>, RunError> {
         let shard = open.shard;
-        match self.hear(open, heard, passes) {
+        match self.hear(open, heard) {
             Ok(Some(committed)) => Ok(Some(committed)),
             Ok(None) => {
                 // What stays is removed when the shard is next begun.
@@ -78,10 +88,8 @@ impl Writing<'_> {
         }
     }
 
-    fn hear(&self, mut open: Open<'_>, heard: Heard, passes: u64) -> Result<Option<Committed>, RunError> {
-        if !heard.play(&mut open.sink).map_err(ModelError::Sink)? {
-            return Ok(None);
-        }
+    fn hear(&self, mut open: Open<'_>, heard: Heard) -> Result<Option<Committed>, RunError> {
+        let Some(how) = heard.play(&mut open.sink).map_err(ModelError::Sink)? else { return Ok(None) };
         let shard = open.shard;
         let samples = &self.plan.corpus.datasets[shard.dataset].samples[shard.range()];
         let (finished, metrics) = self.finish(open, samples)?;
@@ -92,10 +100,11 @@ impl Writing<'_> {
             first: shard.first as u64,
             samples: shard.samples as u64,
             input_hash: input_hash(samples),
-            passes,
-            halvings: 0,
+            passes: how.passes,
+            halvings: how.halvings,
             files,
-            execution: self.execution.clone(),
+            execution: Execution { tokens_per_pass: how.tokens_per_pass, ..self.execution.clone() },
+            usage: how.usage,
             moetrace: env!("CARGO_PKG_VERSION").into(),
         })?;
         Ok(Some(Committed { record, metrics }))

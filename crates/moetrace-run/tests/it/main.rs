@@ -5,6 +5,7 @@ mod commit;
 mod compare;
 mod damage;
 mod derived;
+mod halving;
 mod overlap;
 mod refuse;
 mod resume;

@@ -59,11 +59,15 @@ fn is_data_of(plan: &Plan, shard: usize, path: &Path) -> bool {
         && path.file_stem().is_some_and(|name| *name == *plan.shards[shard].name)
 }
 
+fn passes_of_the_first_shard(plan: &Plan) -> usize {
+    let samples = &plan.corpus.datasets[0].samples[plan.shards[0].range()];
+    moetrace_corpus::passes(samples, Call::default().tokens_per_pass).len()
+}
+
 /// An engine that calls `hook` with the layer whenever it is in another shard than the first.
 fn in_later_shards(plan: &Plan, mut hook: impl FnMut(u16) + 'static) -> Arithmetic {
     let mut engine = Arithmetic::new();
-    let samples = &plan.corpus.datasets[0].samples[plan.shards[0].range()];
-    let first = moetrace_corpus::passes(samples, Call::default().tokens_per_pass).len();
+    let first = passes_of_the_first_shard(plan);
     engine.before_layer = Some(Box::new(move |passes, layer| {
         if passes >= first {
             hook(layer);
@@ -180,6 +184,36 @@ fn of_two_errors_that_of_the_earlier_shard_is_reported() {
     let error = Call { fs: &fs, engine, ..Call::default() }.collect(&out, &plan).unwrap_err();
     assert!(matches!(&error, RunError::Io { .. }), "{error}");
     assert_eq!(entries(&out.join("tmp")) + entries(&out.join("data")), 0);
+}
+
+#[test]
+fn a_commit_that_fails_while_memory_runs_out_is_reported_and_nothing_is_halved() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), content());
+    let out = dir.path().join("run");
+    let gate = Arc::new(Gate::default());
+    let fs = Watched(|to: &Path| {
+        if !is_data_of(&plan, 0, to) {
+            return Ok(());
+        }
+        gate.wait()?;
+        Err(io::ErrorKind::StorageFull.into())
+    });
+    let opens = Arc::clone(&gate);
+    let mut engine = in_later_shards(&plan, move |layer| {
+        if layer == 1 {
+            opens.open();
+        }
+    });
+    // Memory runs out in the layer that opens the gate, whichever of the second shard's passes that is.
+    engine.out_of_memory = (passes_of_the_first_shard(&plan)..100).collect();
+    engine.room = Some((64, |room| Some(room / 2)));
+    let mut halved = 0;
+    let call = Call { fs: &fs, engine, ..Call::default() };
+    let told = &mut |event: RunEvent<'_>| halved += usize::from(matches!(event, RunEvent::Halved { .. }));
+    let error = call.collect_and_tell(&out, &plan, told).unwrap_err();
+    assert!(matches!(&error, RunError::Io { .. }), "{error}");
+    assert_eq!((halved, entries(&out.join("tmp")), entries(&out.join("data"))), (0, 0, 0));
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use moetrace_corpus::{CorpusSettings, SourceSpec};
 use moetrace_metrics::MetricsSettings;
-use moetrace_model::{Engine, ModelError};
+use moetrace_model::{Engine, EngineUsage, ModelError};
 use moetrace_routing::{
     ExpertId, HiddenRows, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, TokenBatch,
     WeightPrecision,
 };
 use moetrace_run::{
-    Collect, ContentSettings, Execution, Fs, FsFile, ModelFacts, Outcome, Plan, RealFs, RunError, RunEvent,
-    RunFolder, ShardRange, collect,
+    Collect, ContentSettings, Execution, Fs, FsFile, ModelFacts, Outcome, Plan, ProcessUsage, RealFs,
+    RunError, RunEvent, RunFolder, ShardRange, collect,
 };
 use moetrace_trace::TraceColumns;
 
@@ -25,6 +25,9 @@ pub(crate) const HIDDEN: usize = 3;
 pub(crate) fn geometry() -> RoutingGeometry {
     RoutingGeometry::new(8, 2, HIDDEN, vec![LayerIndex(1), LayerIndex(2)]).unwrap()
 }
+
+/// How many tokens a pass may have after so many were too many.
+pub(crate) type Halve = fn(usize) -> Option<usize>;
 
 /// Routes every token by a hash of its id and position: no result depends on the pass it is in.
 pub(crate) struct Arithmetic {
@@ -39,7 +42,15 @@ pub(crate) struct Arithmetic {
     pub(crate) stop_after: Option<(usize, Arc<AtomicBool>)>,
     /// Called before each layer with the passes done and the layer.
     pub(crate) before_layer: Option<Box<dyn FnMut(usize, u16)>>,
+    /// Calls of `run`, counted from 0, in whose second layer memory runs out.
+    pub(crate) out_of_memory: Vec<usize>,
+    /// Most tokens of a pass, where that is limited, and what `halve` makes of it.
+    pub(crate) room: Option<(usize, Halve)>,
+    /// Bytes it says that it holds for each token of its room; its passes then take a millisecond a token.
+    pub(crate) bytes_a_token: u64,
+    calls: usize,
     passes: usize,
+    tokens: usize,
 }
 
 impl Arithmetic {
@@ -51,7 +62,12 @@ impl Arithmetic {
             lossless: None,
             stop_after: None,
             before_layer: None,
+            out_of_memory: Vec::new(),
+            room: None,
+            bytes_a_token: 0,
+            calls: 0,
             passes: 0,
+            tokens: 0,
         }
     }
 }
@@ -62,11 +78,20 @@ impl Engine for Arithmetic {
     }
 
     fn run(&mut self, batch: &TokenBatch, sink: &mut dyn RoutingSink) -> Result<(), ModelError> {
+        let (n, call) = (batch.len(), self.calls);
+        self.calls += 1;
+        if let Some((room, _)) = self.room
+            && n > room
+        {
+            return Err(ModelError::PassTooLarge { found: n, expected: room });
+        }
         sink.begin(batch)?;
-        let n = batch.len();
         for ordinal in self.geometry.ordinals() {
             if let Some(hook) = &mut self.before_layer {
                 hook(self.passes, ordinal.0);
+            }
+            if ordinal.0 == 1 && self.out_of_memory.contains(&call) {
+                return Err(ModelError::OutOfMemory { what: "a pass of arithmetic" });
             }
             let (mut experts, mut weights, mut margins, mut entropy) = (vec![], vec![], vec![], vec![]);
             for (id, position) in batch.token_ids().iter().zip(batch.positions()) {
@@ -106,12 +131,34 @@ impl Engine for Arithmetic {
         }
         sink.end()?;
         self.passes += 1;
+        self.tokens += n;
         if let Some((after, stop)) = &self.stop_after
             && self.passes == *after
         {
             stop.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn usage(&self) -> EngineUsage {
+        if self.bytes_a_token == 0 {
+            return EngineUsage::default();
+        }
+        let room = self.room.map_or(0, |(room, _)| room as u64);
+        let passes_ms = self.tokens as f64;
+        EngineUsage {
+            device_bytes: self.bytes_a_token * room,
+            host_bytes: 5,
+            passes_ms,
+            waited_ms: passes_ms / 4.0,
+        }
+    }
+
+    fn halve(&mut self) -> Result<Option<usize>, ModelError> {
+        let Some((room, halve)) = &mut self.room else { return Ok(None) };
+        let smaller = halve(*room);
+        *room = smaller.unwrap_or(*room);
+        Ok(smaller)
     }
 }
 
@@ -179,6 +226,7 @@ pub(crate) struct Call<'a> {
     pub(crate) threads: usize,
     pub(crate) range: Option<ShardRange>,
     pub(crate) repair: bool,
+    pub(crate) process: Option<&'a dyn Fn() -> ProcessUsage>,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -191,6 +239,7 @@ impl Default for Call<'_> {
             threads: 1,
             range: None,
             repair: false,
+            process: None,
             stop: Arc::default(),
         }
     }
@@ -220,6 +269,7 @@ impl Call<'_> {
             range: self.range,
             repair: self.repair,
             vocabulary: Some(&|id| Some(format!("t{id}"))),
+            process: self.process,
             holder: "pid 1",
             stop: &self.stop,
         };
