@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use moetrace_model::{BlockSize, PRESETS, Preset};
 use moetrace_run::ShardRange;
 
-use crate::device::{DeviceArg, MemoryLimit, device_arg, memory_limit};
+use crate::device::{DeviceArg, MemoryLimits, device_arg, memory_limits};
 
 /// Records which experts a mixture-of-experts language model routes every token to.
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Run a model over texts and record its routing; the same command again continues
     Collect(Box<CollectArgs>),
     /// Say what a collect would do, and write nothing
-    Plan(Box<CollectArgs>),
+    Plan(Box<PlanArgs>),
     /// Say how far a run is
     Status(RunArgs),
     /// Count a run's routing: coverage, load, entropy, pairs, balance, specialisation
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Arguments of `collect` and `plan`.
+/// Arguments of `collect`, and of `plan` but for one.
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct CollectArgs {
@@ -107,9 +107,17 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "DEVICE", env = "MOETRACE_DEVICE", default_value = "auto", value_parser = device_arg,
           help_heading = "How")]
     pub(crate) device: DeviceArg,
-    /// Most GPU memory a run takes, weights and buffers together, as 20GB, 0=20GB or 80% [default: that of the preset]
-    #[arg(long, value_name = "LIMIT", env = "MOETRACE_MAX_MEMORY", value_parser = memory_limit, help_heading = "How")]
-    pub(crate) max_memory: Option<MemoryLimit>,
+    /// Most memory a run takes of the GPU and of the host, as 20GB, 80%, 0=20GB or 0=20GB,cpu=16GB [default: that of the
+    /// preset, and what the host has left]
+    #[arg(long, value_name = "LIMITS", env = "MOETRACE_MAX_MEMORY", value_parser = memory_limits,
+          help_heading = "How")]
+    pub(crate) max_memory: Option<MemoryLimits>,
+    /// Let every layer wait in host memory, not only those that do not fit onto the GPU
+    #[arg(long, env = "MOETRACE_CPU_OFFLOAD", value_parser = switch(), help_heading = "How")]
+    pub(crate) cpu_offload: bool,
+    /// Where layers live: auto, cpu, cuda, or JSON as transformers writes it, {"model.layers.0": "cpu"} or a file with it
+    #[arg(long, value_name = "MAP", env = "MOETRACE_DEVICE_MAP", help_heading = "How")]
+    pub(crate) device_map: Option<String>,
     /// Memory limit and text length of a kind of GPU [default: the limit of the GPU at hand, known by its name]
     #[arg(long, value_name = "NAME", env = "MOETRACE_PRESET", value_parser = preset(), help_heading = "How")]
     pub(crate) preset: Option<&'static Preset>,
@@ -150,6 +158,18 @@ pub(crate) struct CollectArgs {
     /// No progress and no summary; errors are still printed
     #[arg(long, short, help_heading = "Output")]
     pub(crate) quiet: bool,
+}
+
+/// Arguments of `plan`: those of `collect`, and one.
+#[derive(Debug, Clone, Args)]
+#[command(next_line_help = true)]
+pub(crate) struct PlanArgs {
+    /// What `collect` would be given.
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
+    /// Plan for a GPU of this kind, which need not be here, whatever --device says
+    #[arg(long, value_name = "NAME", value_parser = preset(), help_heading = "How")]
+    pub(crate) gpu: Option<&'static Preset>,
 }
 
 /// Arguments of `status`.

@@ -14,6 +14,7 @@ mod prepare;
 mod progress;
 mod quantisation;
 mod quantised_cache;
+mod resident;
 mod settings;
 mod show;
 mod signals;

@@ -7,7 +7,7 @@ use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
     Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError,
-    Precision, RouterDtype, StorageType,
+    Precision, Preset, RouterDtype, StorageType,
 };
 use moetrace_routing::{TokenId, WeightPrecision};
 use moetrace_run::{
@@ -64,6 +64,16 @@ impl Prepared {
         settings: Vec<ResolvedSetting>,
         progress: &mut Progress,
     ) -> Result<Self, Failure> {
+        Self::for_gpu(args, settings, None, progress)
+    }
+
+    /// The same for a GPU of a kind, which need not be here.
+    pub(crate) fn for_gpu(
+        args: &CollectArgs,
+        settings: Vec<ResolvedSetting>,
+        imagined: Option<&'static Preset>,
+        progress: &mut Progress,
+    ) -> Result<Self, Failure> {
         let mut settings = Settings(settings);
         let inputs = Inputs::find(args, &mut settings)?;
         let config = ModelConfig::read(&inputs.model).map_err(Failure::from)?;
@@ -75,7 +85,8 @@ impl Prepared {
         settings.resolve("out", out.display());
         let folder = RunFolder::new(out);
         let max_length = max_length(args, &mut settings);
-        let run = RunOnGpu { args, config: &config, checkpoint: &checkpoint, cpu: &cpu, max_length };
+        let run =
+            RunOnGpu { args, config: &config, checkpoint: &checkpoint, cpu: &cpu, max_length, imagined };
         let gpu = run.prepare(&folder, &mut settings, progress)?;
         let content = content(args, &folder, (max_length, gpu.is_some()), &mut settings);
         let specs: Vec<SourceSpec> =

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use moetrace_corpus::CorpusEvent;
-use moetrace_model::WriteEvent;
-use moetrace_run::{Plan, RunEvent};
+use moetrace_model::{EngineUsage, WriteEvent};
+use moetrace_run::{Plan, ProcessUsage, RunEvent, Usage};
 
 use crate::output;
+use crate::resident;
 use crate::show;
 
 /// Between two plain lines; short enough to see that a job lives, long enough for a log file.
@@ -23,8 +24,11 @@ pub(crate) struct Progress {
     last_line: Instant,
     /// Since when the model is being loaded.
     loading: Option<Instant>,
+    /// Since when the model is there and shards are done.
+    running: Option<Instant>,
 }
 
+#[derive(Default)]
 struct Counted {
     bar: Option<ProgressBar>,
     /// Samples done, those of an earlier call included.
@@ -34,9 +38,24 @@ struct Counted {
     tokens: usize,
     of: usize,
     begun: Option<Instant>,
+    /// The three counts when the last shard began, to which it goes back if it begins again.
+    before: (usize, usize, usize),
 }
 
 impl Counted {
+    /// A shard begins.
+    fn mark(&mut self) {
+        self.before = (self.samples, self.live_samples, self.tokens);
+    }
+
+    /// It begins again.
+    fn go_back(&mut self) {
+        (self.samples, self.live_samples, self.tokens) = self.before;
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.samples as u64);
+        }
+    }
+
     /// The rates to show after `seconds` of work; those of an earlier call would make them too good.
     fn add(&mut self, samples: usize, tokens: Option<usize>, seconds: f64) -> String {
         self.samples += samples;
@@ -55,7 +74,7 @@ impl Progress {
     /// Bars if standard error is a terminal.
     pub(crate) fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now(), loading: None }
+        Self { quiet, bars, open: BTreeMap::new(), last_line: Instant::now(), loading: None, running: None }
     }
 
     /// A line that stays.
@@ -103,7 +122,7 @@ impl Progress {
                 bar.set_prefix(dataset.name.to_string());
                 bar
             });
-            let counted = Counted { bar, samples: 0, live_samples: 0, tokens: 0, of, begun: None };
+            let counted = Counted { bar, of, ..Counted::default() };
             self.open.insert(dataset.name.to_string(), counted);
         }
     }
@@ -116,14 +135,24 @@ impl Progress {
                 self.loading = Some(Instant::now());
             }
             RunEvent::Begin { dataset, .. } => {
+                self.running.get_or_insert_with(Instant::now);
                 if let Some(begun) = self.loading.take() {
                     self.line(&format!("model loaded in {:.1} s", begun.elapsed().as_secs_f64()));
                 }
                 if let Some(counted) = self.open.get_mut(*dataset) {
                     counted.begun.get_or_insert_with(Instant::now);
+                    counted.mark();
                 }
             }
-            RunEvent::Pass { dataset, samples, tokens } => self.count(dataset, *samples, Some(*tokens)),
+            RunEvent::Pass { dataset, samples, tokens, usage } => {
+                self.count(dataset, *samples, Some((*tokens, *usage)));
+            }
+            RunEvent::Halved { dataset, .. } => {
+                if let Some(counted) = self.open.get_mut(*dataset) {
+                    counted.go_back();
+                }
+                self.line(&show::halved(event).unwrap_or_default());
+            }
             RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, None),
             RunEvent::Repairing { shard, why } => {
                 self.line(&format!("{}: doing it again: {why}", shard.name));
@@ -135,11 +164,15 @@ impl Progress {
         }
     }
 
-    /// Counts samples that went through the model with `tokens`, or were read back without.
-    fn count(&mut self, dataset: &str, samples: usize, tokens: Option<usize>) {
+    /// Counts samples that went through the model with so many tokens, or were read back without.
+    fn count(&mut self, dataset: &str, samples: usize, live: Option<(usize, EngineUsage)>) {
+        let used = live.map_or_else(String::new, |(_, usage)| self.used(&usage));
         let Some(counted) = self.open.get_mut(dataset) else { return };
         let seconds = counted.begun.map_or(0.0, |b| b.elapsed().as_secs_f64());
-        let rates = counted.add(samples, tokens, seconds);
+        let mut rates = counted.add(samples, live.map(|(tokens, _)| tokens), seconds);
+        if !rates.is_empty() && !used.is_empty() {
+            rates = format!("{rates}, {used}");
+        }
         let done = counted.samples >= counted.of;
         if let Some(bar) = &counted.bar {
             bar.set_position(counted.samples as u64);
@@ -155,6 +188,16 @@ impl Progress {
         } else {
             self.now_and_then(&text);
         }
+    }
+
+    /// Memory that is in use now, and how the GPU spent its time since the model was loaded.
+    fn used(&self, engine: &EngineUsage) -> String {
+        // A glance at the kernel's figures costs some microseconds, a pass milliseconds at least.
+        let process = ProcessUsage {
+            resident_bytes: resident::now().unwrap_or(0),
+            elapsed_us: self.running.map_or(0, |since| since.elapsed().as_micros() as u64),
+        };
+        show::used(&Usage::new(engine, process))
     }
 }
 
@@ -191,9 +234,20 @@ mod tests {
 
     #[test]
     fn rates_count_what_was_done_now_and_not_what_was_read_back() {
-        let mut counted = Counted { bar: None, samples: 0, live_samples: 0, tokens: 0, of: 110, begun: None };
+        let mut counted = Counted { of: 110, ..Counted::default() };
         assert_eq!(counted.add(100, None, 0.0), "");
         assert_eq!(counted.add(10, Some(500), 2.0), "5.0 traces/s 250 tokens/s");
         assert_eq!(counted.samples, 110);
+    }
+
+    #[test]
+    fn passes_of_a_shard_that_begins_again_do_not_count() {
+        let mut counted = Counted { of: 110, ..Counted::default() };
+        counted.add(10, Some(500), 2.0);
+        counted.mark();
+        counted.add(20, Some(1000), 3.0);
+        counted.go_back();
+        assert_eq!(counted.samples, 10);
+        assert_eq!(counted.add(5, Some(500), 4.0), "3.8 traces/s 250 tokens/s");
     }
 }

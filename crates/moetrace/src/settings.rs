@@ -60,10 +60,12 @@ fn settle(matches: &ArgMatches, from_file: &[String], file: Option<&Path>) -> Re
         }
         return Err(Failure::new(code::USAGE, "E-USAGE", what, "leave one of the two out"));
     }
-    if batch < tokens
-        && let Command::Collect(args) | Command::Plan(args) = &mut cli.command
-    {
-        args.batch_size = None;
+    if batch < tokens {
+        match &mut cli.command {
+            Command::Collect(args) => args.batch_size = None,
+            Command::Plan(args) => args.collect.batch_size = None,
+            _ => {}
+        }
         if let Some(setting) = settings.iter_mut().find(|s| s.name == "batch-size") {
             (setting.value, setting.source) = ("automatic".into(), "default".into());
         }
@@ -139,7 +141,7 @@ fn resolved(
 ) -> Vec<ResolvedSetting> {
     let root = command();
     let Some(sub) = root.find_subcommand(name) else { return Vec::new() };
-    let shown = |id: &str| !matches!(id, "help" | "quiet" | "json" | "fresh" | "repair" | "config");
+    let shown = |id: &str| !matches!(id, "help" | "quiet" | "json" | "fresh" | "repair" | "config" | "gpu");
     sub.get_arguments()
         .filter(|arg| shown(arg.get_id().as_str()))
         .map(|arg| {

@@ -1,15 +1,16 @@
 //! `moetrace collect`: run a model over texts and record its routing.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use moetrace_routing::TokenId;
-use moetrace_run::{Collect, Outcome, RealFs, ResolvedSetting, RunError, RunEvent, Shard};
+use moetrace_run::{Collect, Outcome, ProcessUsage, RealFs, ResolvedSetting, RunError, RunEvent, Shard};
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
 use crate::output;
 use crate::prepare::Prepared;
 use crate::progress::Progress;
+use crate::resident;
 use crate::show;
 use crate::signals::Stop;
 
@@ -33,6 +34,9 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
     }
     progress.plan(&prepared.plan);
     let outcome = run(&prepared, args, &stop, &mut progress).map_err(|error| explain(error, &prepared))?;
+    if let Some(usage) = &outcome.usage {
+        progress.line(&format!("taken: {}", show::used(usage)));
+    }
     let out = prepared.folder.root().display().to_string();
     if outcome.interrupted {
         let (done, of) = (outcome.committed, outcome.shards);
@@ -60,6 +64,11 @@ fn run(
 ) -> Result<Outcome, RunError> {
     let text_of = |id: TokenId| prepared.tokenizer.as_ref().and_then(|t| t.token_text(id));
     let vocabulary = prepared.tokenizer.is_some().then_some(&text_of as &dyn Fn(TokenId) -> Option<String>);
+    let begun = Instant::now();
+    let process = || ProcessUsage {
+        resident_bytes: resident::most().unwrap_or(0),
+        elapsed_us: begun.elapsed().as_micros() as u64,
+    };
     let run = Collect {
         fs: &RealFs,
         folder: &prepared.folder,
@@ -70,6 +79,7 @@ fn run(
         range: args.shards,
         repair: args.repair,
         vocabulary,
+        process: Some(&process),
         holder: &holder(),
         stop: &stop.asked,
     };
@@ -93,14 +103,19 @@ fn holder() -> String {
     format!("pid {}{host}, since {hour:02}:{minute:02} UTC", std::process::id())
 }
 
-/// A full disk: how much is safe, and how much is missing.
+/// How much is safe where the disk is full or memory ran out, and how much of the disk is missing.
 fn explain(error: RunError, prepared: &Prepared) -> Failure {
     let mut failure = Failure::from(error);
-    if failure.name == "E-DISK"
+    if let "E-DISK" | "E-OOM" = failure.name
         && let Ok(manifest) = prepared.folder.manifest()
     {
         let status = moetrace_run::status(&prepared.folder, &manifest);
         let (done, of) = (status.committed, status.shards.len());
+        if failure.name == "E-OOM" {
+            let help = failure.help.unwrap_or_default();
+            failure.help = Some(format!("{done} of {of} shards are committed and safe; {help}"));
+            return failure;
+        }
         let estimate = show::Estimate::new(prepared, &prepared.plan.shards).output_bytes;
         let missing = show::bytes(estimate.saturating_sub(status.bytes));
         failure.help = Some(format!(

@@ -4,7 +4,7 @@ use moetrace_corpus::CorpusPlan;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde_json::{Value, json};
 
-use crate::args::CollectArgs;
+use crate::args::PlanArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::prepare::Prepared;
@@ -33,9 +33,10 @@ fn notes(corpus: &CorpusPlan) -> Vec<Value> {
 }
 
 /// Prints settings, shards, tokens, memory and bytes.
-pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+pub(crate) fn plan(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+    let PlanArgs { collect: args, gpu } = args;
     let mut progress = Progress::new(args.quiet || args.json);
-    let prepared = Prepared::new(args, settings, &mut progress)?;
+    let prepared = Prepared::for_gpu(args, settings, *gpu, &mut progress)?;
     // What collect would refuse is refused here too; with --fresh it would set aside what is there.
     let begun = if args.fresh { None } else { prepared.folder.check(&prepared.plan)? };
     let range = prepared.plan.select(args.shards)?;
@@ -46,6 +47,7 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
     };
     let done = shards.iter().filter(committed).count();
     let estimate = show::Estimate::new(&prepared, shards);
+    let tokens: u64 = shards.iter().map(|s| s.tokens).sum();
     if args.json {
         output::print_json(&json!({
             "out": prepared.folder.root().display().to_string(),
@@ -59,9 +61,9 @@ pub(crate) fn plan(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Result
             "selected": { "from": range.start, "to": range.end },
             "shards_committed": done,
             "samples": shards.iter().map(|s| s.samples).sum::<usize>(),
-            "tokens": shards.iter().map(|s| s.tokens).sum::<u64>(),
+            "tokens": tokens,
             "estimate": estimate,
-            "gpu": show::gpu_json(prepared.gpu.as_ref()),
+            "gpu": show::gpu_json(prepared.gpu.as_ref(), tokens),
         }))?;
         return Ok(0);
     }

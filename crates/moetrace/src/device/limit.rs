@@ -1,12 +1,14 @@
-//! `--max-memory`: how much of a GPU's memory a run may take.
+//! `--max-memory`: how much memory a run may take, of a GPU and of the host.
 
-/// A limit as it was typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MemoryLimit {
-    /// The GPU that it is for; whichever is used without.
+/// Limits as they were typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct MemoryLimits {
+    /// The GPU that the limit is for; whichever is used without.
     pub(crate) gpu: Option<usize>,
-    /// How much.
-    pub(crate) amount: Amount,
+    /// How much of a GPU's memory.
+    pub(crate) device: Option<Amount>,
+    /// How much of the host's.
+    pub(crate) host: Option<Amount>,
 }
 
 /// Bytes, or a share of all memory.
@@ -14,12 +16,12 @@ pub(crate) struct MemoryLimit {
 pub(crate) enum Amount {
     /// Bytes.
     Bytes(u64),
-    /// Per cent of the GPU's memory, 1 to 100.
+    /// Per cent of all memory, 1 to 100.
     Percent(u64),
 }
 
 impl Amount {
-    /// Bytes of a GPU with `total` bytes.
+    /// Bytes where there are `total` in all.
     pub(crate) fn of(self, total: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -28,28 +30,34 @@ impl Amount {
     }
 }
 
-/// `20GB`, `80%`, `gpu=20GB` or `0=20GB`.
-pub(crate) fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
-    if text.contains(',') {
-        return Err("expected one limit: a run uses one GPU".to_owned());
+/// One or two of `20GB`, `gpu=80%`, `0=20GB` and `cpu=16GB`, with a comma between them.
+pub(crate) fn memory_limits(text: &str) -> Result<MemoryLimits, String> {
+    let mut limits = MemoryLimits::default();
+    for part in text.split(',') {
+        let (place, amount) = match part.split_once('=') {
+            None => ("gpu", part),
+            Some((place, amount)) => (place, amount),
+        };
+        let held = match place {
+            "cpu" => &mut limits.host,
+            "gpu" => &mut limits.device,
+            number if is_number(number) => {
+                // A second one is refused below.
+                limits.gpu = Some(number.parse().map_err(|error| format!("GPU {number}: {error}"))?);
+                &mut limits.device
+            }
+            other => {
+                return Err(format!(
+                    "{other:?} is no place: expected gpu=, cpu= or a GPU's number, as 0=20GB"
+                ));
+            }
+        };
+        if held.replace(parse_amount(amount)?).is_some() {
+            let whose = if place == "cpu" { "the host" } else { "a GPU, and a run uses one" };
+            return Err(format!("{part}: a second limit for {whose}"));
+        }
     }
-    let (place, amount) = match text.split_once('=') {
-        None => (None, text),
-        Some((place, amount)) => (Some(place), amount),
-    };
-    let gpu = match place {
-        None | Some("gpu") => None,
-        Some("cpu") => {
-            return Err("cpu= would hold weights in host memory, which moetrace cannot do yet".to_owned());
-        }
-        Some(number) if is_number(number) => {
-            Some(number.parse::<usize>().map_err(|error| format!("GPU {number}: {error}"))?)
-        }
-        Some(other) => {
-            return Err(format!("{other:?} is no place: expected gpu= or a GPU's number, as 0=20GB"));
-        }
-    };
-    Ok(MemoryLimit { gpu, amount: parse_amount(amount)? })
+    Ok(limits)
 }
 
 fn parse_amount(text: &str) -> Result<Amount, String> {
@@ -65,7 +73,7 @@ fn parse_amount(text: &str) -> Result<Amount, String> {
 }
 
 /// Digits alone: `parse` would take a sign too.
-fn is_number(text: &str) -> bool {
+pub(super) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -75,15 +83,27 @@ mod tests {
 
     #[test]
     fn each_form_is_read() {
-        let bytes = |gpu, bytes| Ok(MemoryLimit { gpu, amount: Amount::Bytes(bytes) });
-        assert_eq!(memory_limit("20GB"), bytes(None, 20_000_000_000));
-        assert_eq!(memory_limit("18GiB"), bytes(None, 18 << 30));
-        assert_eq!(memory_limit("gpu=500MB"), bytes(None, 500_000_000));
-        assert_eq!(memory_limit("0=20GB"), bytes(Some(0), 20_000_000_000));
-        let share = memory_limit("3=80%").unwrap();
-        assert_eq!(share, MemoryLimit { gpu: Some(3), amount: Amount::Percent(80) });
-        assert_eq!(share.amount.of(100_000_000_000), 80_000_000_000);
+        let gigabytes = |n: u64| Some(Amount::Bytes(n * 1_000_000_000));
+        let device = |gpu, device| Ok(MemoryLimits { gpu, device, host: None });
+        assert_eq!(memory_limits("20GB"), device(None, gigabytes(20)));
+        assert_eq!(memory_limits("18GiB"), device(None, Some(Amount::Bytes(18 << 30))));
+        assert_eq!(memory_limits("gpu=500MB"), device(None, Some(Amount::Bytes(500_000_000))));
+        assert_eq!(memory_limits("0=20GB"), device(Some(0), gigabytes(20)));
+        assert_eq!(memory_limits("3=80%"), device(Some(3), Some(Amount::Percent(80))));
+        assert_eq!(Amount::Percent(80).of(100_000_000_000), 80_000_000_000);
         assert_eq!(Amount::Percent(100).of(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn gpu_and_host_have_a_limit_each_in_either_order() {
+        let gigabytes = |n: u64| Some(Amount::Bytes(n * 1_000_000_000));
+        let both = |gpu, host| Ok(MemoryLimits { gpu, device: gigabytes(20), host });
+        assert_eq!(memory_limits("0=20GB,cpu=16GB"), both(Some(0), gigabytes(16)));
+        assert_eq!(memory_limits("cpu=16GB,0=20GB"), both(Some(0), gigabytes(16)));
+        assert_eq!(memory_limits("20GB,cpu=50%"), both(None, Some(Amount::Percent(50))));
+        assert_eq!(memory_limits("cpu=16GB,gpu=20GB"), both(None, gigabytes(16)));
+        let host = MemoryLimits { host: gigabytes(16), ..MemoryLimits::default() };
+        assert_eq!(memory_limits("cpu=16GB"), Ok(host));
     }
 
     #[test]
@@ -99,8 +119,12 @@ mod tests {
             ("101%", "1%"),
             ("+5%", "1%"),
             ("8.5%", "1%"),
-            ("cpu=16GB", "host memory"),
-            ("0=20GB,cpu=16GB", "one GPU"),
+            ("cpu=16", "unit"),
+            ("20GB,", "unit"),
+            ("0=20GB,1=20GB", "a run uses one"),
+            ("20GB,0=20GB", "second limit"),
+            ("cpu=1GB,cpu=1GB", "the host"),
+            ("host=1GB", "no place"),
             ("-1=20GB", "no place"),
             ("+1=20GB", "no place"),
             ("=20GB", "no place"),
@@ -108,7 +132,7 @@ mod tests {
             ("0=0=20GB", "invalid"),
             ("99999999999999999999999=1GB", "GPU 9"),
         ] {
-            let refused = memory_limit(text).unwrap_err();
+            let refused = memory_limits(text).unwrap_err();
             assert!(refused.contains(named), "{text}: {refused}");
         }
     }

@@ -1,17 +1,23 @@
-//! What computes: the processor or a GPU, which, with how much of its memory, in passes of what size.
+//! What computes: the processor or a GPU, which, with how much of whose memory, in passes of what size.
 
 mod fit;
 mod found;
+mod host;
 mod limit;
+mod map;
+mod refused;
 
 use std::path::Path;
 
 use moetrace_cuda::CudaError;
+use moetrace_model::Preset;
 
 pub(crate) use self::fit::{Asked, Fit};
-pub(crate) use self::found::FoundGpu;
 use self::found::NoGpu;
-pub(crate) use self::limit::{MemoryLimit, memory_limit};
+pub(crate) use self::found::{FoundGpu, GpuFacts};
+pub(crate) use self::host::HostMemory;
+pub(crate) use self::limit::{MemoryLimits, memory_limits};
+pub(crate) use self::map::DeviceMap;
 use crate::failure::{Failure, code};
 use crate::show::bytes;
 
@@ -70,6 +76,11 @@ impl Choice {
             Err(why) => Ok(Self { gpu: None, line: Some(processor_instead(&why.to_string())) }),
         }
     }
+}
+
+/// A GPU of a kind, as if it were here and all of it free.
+pub(crate) fn imagined(preset: &Preset) -> GpuFacts {
+    GpuFacts { ordinal: 0, name: preset.name.to_owned(), free: preset.memory, total: preset.memory, of: 1 }
 }
 
 /// Said where the processor is taken though there is a driver.

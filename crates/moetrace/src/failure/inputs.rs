@@ -157,15 +157,15 @@ fn four_bit(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
     })
 }
 
+/// What to do where GPU memory ran out all the same, with passes as small as they can be or before the first.
+pub(super) const OUT_OF_MEMORY: &str = "something else takes GPU memory, or the plan is too tight: lower \
+                                        --tokens-per-pass or --max-memory, keep layers off the GPU with --cpu-offload, \
+                                        or use --device cpu; the same command continues";
+
 /// Exit code, name and next step of failures that only GPUs know.
 fn on_gpu(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
     Some(match error {
-        ModelError::Cuda(error) if error.is_out_of_memory() => (
-            code::LATER,
-            "E-OOM",
-            "something else takes GPU memory, or the plan is too tight: lower --tokens-per-pass or --max-memory, or use \
-             --device cpu; committed shards are safe",
-        ),
+        error if error.is_out_of_memory() => (code::LATER, "E-OOM", OUT_OF_MEMORY),
         ModelError::Cuda(error) if error.is_device_lost() => (
             code::LATER,
             "E-GPULOST",
@@ -246,5 +246,33 @@ impl From<ModelError> for Failure {
             }
             _ => new(code::BAD_INPUT, "E-MODEL", "'moetrace inspect DIR' lists the checkpoint's tensors"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moetrace_run::RunError;
+
+    use super::*;
+
+    #[test]
+    fn memory_that_ran_out_at_the_smallest_pass_is_for_later_and_says_what_to_lower() {
+        let source = Box::new(ModelError::OutOfMemory { what: "buffers of a pass" });
+        let shard = "imdb-00003-of-00012".to_owned();
+        let failure = Failure::from(RunError::OutOfMemory { shard, tokens_per_pass: 512, source });
+        assert_eq!((failure.exit, failure.name), (75, "E-OOM"));
+        assert_eq!(
+            failure.what,
+            "imdb-00003-of-00012: memory ran out in passes of 512 tokens, which cannot be made smaller: buffers of a \
+             pass: out of memory"
+        );
+        let help = failure.help.unwrap_or_default();
+        assert!(
+            ["--tokens-per-pass", "--max-memory", "--cpu-offload"].iter().all(|flag| help.contains(flag)),
+            "{help}"
+        );
+        // While the model is loaded, too.
+        let loading = Failure::from(RunError::Model(ModelError::OutOfMemory { what: "weights" }));
+        assert_eq!((loading.exit, loading.name), (75, "E-OOM"));
     }
 }

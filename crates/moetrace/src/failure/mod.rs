@@ -120,6 +120,7 @@ impl From<RunError> for Failure {
             RunError::Corpus(error) => error.into(),
             RunError::Model(error) => error.into(),
             RunError::Trace(error) => error.into(),
+            RunError::OutOfMemory { .. } => new(code::LATER, "E-OOM", inputs::OUT_OF_MEMORY),
             RunError::Io { source, action, .. } => io_failure(&source, action, what),
             RunError::NotARun { .. } => {
                 new(code::NO_INPUT, "E-NORUN", "name a folder that 'moetrace collect --out RUN' made")

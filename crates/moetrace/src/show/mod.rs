@@ -2,19 +2,24 @@
 
 mod checkpoint;
 mod compare;
+mod placement;
 mod plan;
 mod report;
 mod run;
+mod usage;
 
 use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
 pub(crate) use compare::{compared, comparison, not_compared};
-pub(crate) use plan::{Estimate, gpu_json, plan, settings};
+pub(crate) use placement::gpu_json;
+pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{layers, summary};
 pub(crate) use run::{
     collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
 };
+
+pub(crate) use usage::{halved, used, used_json};
 
 /// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
 fn word(text: &str) -> String {

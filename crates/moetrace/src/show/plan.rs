@@ -6,10 +6,9 @@ use moetrace_model::CpuEngine;
 use moetrace_routing::WeightPrecision;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde::Serialize;
-use serde_json::{Value, json};
 
+use super::placement::gpu_lines;
 use super::{bytes, processor, table, thousands, word};
-use crate::on_gpu::OnGpu;
 use crate::prepare::Prepared;
 
 /// Bytes a value takes in a shard, by the precision of the model: values that bf16 rounded compress to little
@@ -66,7 +65,9 @@ impl Estimate {
         let output_bytes = output_bytes(prepared, shards) as u64;
         if let Some(gpu) = &prepared.gpu {
             let memory = gpu.fit.memory;
-            return Self { weight_bytes: memory.weights, activation_bytes: memory.buffers, output_bytes };
+            // What takes turns is weights too.
+            let weight_bytes = memory.weights.saturating_add(memory.slots);
+            return Self { weight_bytes, activation_bytes: memory.buffers, output_bytes };
         }
         let memory = CpuEngine::memory_estimate(&prepared.config, &prepared.cpu);
         let total = memory.total(tokens.min(largest), longest as u64, plan.content.columns.nll);
@@ -127,44 +128,6 @@ fn processor_memory(prepared: &Prepared, estimate: &Estimate) -> String {
     )
 }
 
-/// The GPU, and what is taken of it once and for all.
-fn gpu_memory(gpu: &OnGpu) -> String {
-    let (facts, fit) = (&gpu.found.facts, &gpu.fit);
-    format!(
-        "gpu       {}, {}, {} of {} free, preset {}\n\
-         memory    {} of weights, {} for passes of {} tokens, {} for CUDA: {} of at most {} ({})\n",
-        facts.ordinal,
-        word(&facts.name),
-        bytes(facts.free),
-        bytes(facts.total),
-        fit.preset.map_or("none", |preset| preset.name),
-        bytes(fit.memory.weights),
-        bytes(fit.memory.buffers),
-        thousands(fit.tokens_per_pass as u64),
-        bytes(fit.memory.context_reserve),
-        bytes(fit.memory.total()),
-        bytes(fit.limit),
-        fit.limit_source.as_deref().unwrap_or("--max-memory")
-    )
-}
-
-/// The same for machines; null on the processor.
-pub(crate) fn gpu_json(gpu: Option<&OnGpu>) -> Value {
-    let Some(OnGpu { found, fit, .. }) = gpu else { return Value::Null };
-    json!({
-        "ordinal": found.facts.ordinal,
-        "name": found.facts.name,
-        "free_bytes": found.facts.free,
-        "total_bytes": found.facts.total,
-        "preset": fit.preset.map(|preset| preset.name),
-        "limit_bytes": fit.limit,
-        "weight_bytes": fit.memory.weights,
-        "buffer_bytes": fit.memory.buffers,
-        "context_bytes": fit.memory.context_reserve,
-        "tokens_per_pass": fit.tokens_per_pass,
-    })
-}
-
 /// Data sets with the numbers of their shards, and what the chosen shards take.
 pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, estimate: &Estimate) -> String {
     let plan = &prepared.plan;
@@ -198,15 +161,19 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
         m.precision,
         processor(&m.engine)
     );
+    let tokens = chosen.iter().map(|s| s.tokens).sum();
     let _ = writeln!(
         out,
         "work      {} texts, {} tokens in {} shards of at most {} tokens, {committed} of them committed",
         thousands(chosen.iter().map(|s| s.samples as u64).sum()),
-        thousands(chosen.iter().map(|s| s.tokens).sum()),
+        thousands(tokens),
         thousands(chosen.len() as u64),
         thousands(plan.content.shard_tokens as u64)
     );
-    out.push_str(&prepared.gpu.as_ref().map_or_else(|| processor_memory(prepared, estimate), gpu_memory));
+    out.push_str(&match &prepared.gpu {
+        Some(gpu) => gpu_lines(gpu, tokens),
+        None => processor_memory(prepared, estimate),
+    });
     let _ = writeln!(
         out,
         "output    about {} in {}",

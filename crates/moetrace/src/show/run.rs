@@ -9,7 +9,7 @@ use moetrace_run::{Manifest, Outcome, ShardState, Status};
 use moetrace_trace::TokenRow;
 use serde_json::json;
 
-use super::{bytes, counted, table, thousands, word};
+use super::{bytes, counted, table, thousands, used_json, word};
 use crate::prepare::Prepared;
 
 /// What is about to run, in two lines.
@@ -37,7 +37,7 @@ pub(crate) fn heading(prepared: &Prepared) -> String {
 /// `cpu`, or the GPU with what the run takes of it.
 fn engine_on(prepared: &Prepared) -> String {
     let Some(gpu) = &prepared.gpu else { return prepared.plan.model.engine.clone() };
-    let (facts, fit) = (&gpu.found.facts, &gpu.fit);
+    let (facts, fit) = (&gpu.facts, &gpu.fit);
     let (memory, tokens) = (bytes(fit.memory.total()), thousands(fit.tokens_per_pass as u64));
     format!("GPU {} ({}; {memory} in passes of {tokens} tokens)", facts.ordinal, facts.name)
 }
@@ -109,6 +109,8 @@ pub(crate) fn collected(out: &str, outcome: &Outcome, report: &MetricsReport) ->
         "written": outcome.written,
         "complete": outcome.complete,
         "bytes": outcome.bytes,
+        "halved": outcome.halved,
+        "usage": outcome.usage.as_ref().map(used_json),
         "metrics": report,
     })
 }
@@ -123,9 +125,19 @@ pub(crate) fn collected_lines(out: &str, outcome: &Outcome, some: bool) -> Strin
         outcome.written,
         bytes(outcome.bytes)
     );
+    let _ = write!(text, "{}", halved_shards(&outcome.halved));
     let next = if outcome.complete { "metrics" } else { "status" };
     let _ = writeln!(text, "next: {} {next} {}", quoted(&program()), quoted(out));
     text
+}
+
+/// A line on shards that began again with smaller passes, if there are any.
+fn halved_shards(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shards = counted(names.len() as u64, "shard");
+    format!("{shards} done again in smaller passes, as GPU memory had run out\n")
 }
 
 /// This program as it was called, so that what is to be typed next works: `moetrace` if it is on the path,
@@ -158,12 +170,13 @@ pub(crate) fn status(run: &str, status: &Status) -> String {
         table.add_row([word(name), thousands(*tokens), word(&state)]);
     }
     format!(
-        "{table}\n\n{run}: {} of {} shards committed, {} of {} tokens, {}\n",
+        "{table}\n\n{run}: {} of {} shards committed, {} of {} tokens, {}\n{}",
         status.committed,
         status.shards.len(),
         thousands(status.tokens),
         thousands(status.planned_tokens),
-        bytes(status.bytes)
+        bytes(status.bytes),
+        halved_shards(&status.halved)
     )
 }
 

@@ -111,8 +111,8 @@ fn a_mistyped_device_limit_or_preset_is_refused_with_what_is_expected() {
         ("--device", "gpu", "cuda:N"),
         ("--device", "cuda:x", "cuda:N"),
         ("--max-memory", "20", "unit"),
-        ("--max-memory", "cpu=16GB", "host memory"),
-        ("--max-memory", "0=20GB,1=20GB", "one GPU"),
+        ("--max-memory", "0=20GB,1=20GB", "one"),
+        ("--max-memory", "cpu=16", "unit"),
         ("--preset", "rtx2080", "low-memory"),
     ] {
         let (code, stderr) = fails(&["plan", flag, value]);

@@ -9,6 +9,7 @@ mod disk;
 mod faulty_texts;
 mod folders;
 mod four_bits;
+mod placements;
 mod planning;
 mod program;
 mod refusals;

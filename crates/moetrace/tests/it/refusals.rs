@@ -147,6 +147,10 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
         include_str!("../../src/prepare.rs"),
         include_str!("../../src/device/mod.rs"),
         include_str!("../../src/device/fit.rs"),
+        include_str!("../../src/device/map.rs"),
+        include_str!("../../src/device/refused.rs"),
+        include_str!("../../src/on_gpu.rs"),
+        include_str!("../../../../docs/memory.md"),
         include_str!("../../../../README.md"),
     ];
     let mut help = String::new();
