@@ -382,7 +382,8 @@ fn block_size(text: &str) -> Result<usize, String> {
     BlockSize::new(elements).map(BlockSize::get).map_err(|error| error.to_string())
 }
 
-/// Bytes: a whole number, or one with a decimal (GB) or binary (GiB) unit.
+/// Bytes: a number with a decimal (GB) or binary (GiB) unit, which may have up to nine places behind a point, or a whole
+/// one.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
@@ -395,6 +396,17 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         other => return Err(format!("unit {other}, expected B, kB, MB, GB, KiB, MiB or GiB")),
     };
-    let number = digits.trim().parse::<u64>().map_err(|error| error.to_string())?;
-    number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(|| "expected more than nothing".to_owned())
+    let (whole, places) = digits.trim().split_once('.').unwrap_or((digits.trim(), "0"));
+    let of = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    if unit == 1 && digits.contains('.') {
+        return Err("expected a whole number of bytes, or a unit as in 2.5GB".to_owned());
+    }
+    if places.len() > 9 || !places.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{:?}, expected a number with at most nine places", digits.trim()));
+    }
+    let behind = u128::from(of(places)?) * u128::from(unit) / 10u128.pow(places.len() as u32);
+    let bytes = of(whole)?.checked_mul(unit).and_then(|bytes| bytes.checked_add(u64::try_from(behind).ok()?));
+    bytes
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "expected more than nothing, and no more than 16 EiB".to_owned())
 }

@@ -89,6 +89,12 @@ mod tests {
         assert_eq!(memory_limits("18GiB"), device(None, Some(Amount::Bytes(18 << 30))));
         assert_eq!(memory_limits("gpu=500MB"), device(None, Some(Amount::Bytes(500_000_000))));
         assert_eq!(memory_limits("0=20GB"), device(Some(0), gigabytes(20)));
+        assert_eq!(memory_limits("gpu=2.5GB"), device(None, Some(Amount::Bytes(2_500_000_000))));
+        assert_eq!(memory_limits("0.25GiB"), device(None, Some(Amount::Bytes(1 << 28))));
+        for refused in ["2.5B", "2.GB", ".5GB", "1.0000000001GB", "0.0GB", "1e3GB", "99999999999999999999GB"]
+        {
+            assert!(memory_limits(refused).is_err(), "{refused}");
+        }
         assert_eq!(memory_limits("3=80%"), device(Some(3), Some(Amount::Percent(80))));
         assert_eq!(Amount::Percent(80).of(100_000_000_000), 80_000_000_000);
         assert_eq!(Amount::Percent(100).of(u64::MAX), u64::MAX);
