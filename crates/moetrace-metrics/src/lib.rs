@@ -13,7 +13,9 @@
     expect(clippy::float_cmp, reason = "closed forms that come out exact are asserted exactly")
 )]
 
+pub mod affinity;
 pub mod balance;
+mod capped_histogram;
 pub mod coverage;
 pub mod domain;
 pub mod entropy;
@@ -21,10 +23,13 @@ mod error;
 pub mod esft;
 pub mod fidelity;
 mod fixed_sum;
+mod joint_counts;
 pub mod pairs;
+mod passes;
 mod random;
 mod report;
 mod routing_metrics;
+pub mod temporal;
 
 pub use error::MetricsError;
 pub use report::{
@@ -32,3 +37,4 @@ pub use report::{
     OverallReport, Specialisation, Spread,
 };
 pub use routing_metrics::{MetricsSettings, RoutingMetrics};
+pub use temporal::{TemporalMetrics, TemporalReport};

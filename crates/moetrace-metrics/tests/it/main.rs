@@ -11,4 +11,5 @@ mod merging;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;
 mod specialisation;
+mod temporal;
 mod text;

@@ -165,3 +165,54 @@ pub(crate) fn any_texts(experts: usize, chosen: usize, layers: usize) -> impl St
                 .collect()
         })
 }
+
+/// Up to 5 texts of 1 to 80 tokens, in which an expert list of the token before often stays.
+pub(crate) fn any_long_texts(
+    experts: usize,
+    chosen: usize,
+    layers: usize,
+) -> impl Strategy<Value = Vec<Text>> {
+    let token = move || (any_choice(experts, chosen), proptest::bool::weighted(0.4));
+    let layer = move |len| proptest::collection::vec(token(), len);
+    let text = (1usize..80, any::<bool>())
+        .prop_flat_map(move |(len, bos)| (proptest::collection::vec(layer(len), layers), Just(bos)));
+    proptest::collection::vec(text, 1..6).prop_map(|texts| {
+        let with_stays = |layer: Vec<(Choice, bool)>| {
+            let mut tokens: Vec<Choice> = Vec::new();
+            for (choice, stays) in layer {
+                tokens.push(tokens.last().filter(|_| stays).cloned().unwrap_or(choice));
+            }
+            tokens
+        };
+        let texts = (0u32..).zip(texts).map(|(id, (layers, bos))| Text {
+            dataset: ["code", "prose"][id as usize % 2].to_owned(),
+            id,
+            bos,
+            choices: layers.into_iter().map(with_stays).collect(),
+        });
+        texts.collect()
+    })
+}
+
+/// The expert sets of one layer of every text, without BOS rows, and the position of the first token.
+pub(crate) fn counted_sets(texts: &[Text], ordinal: usize) -> Vec<(usize, Vec<Vec<u16>>)> {
+    let of_text = |text: &Text| {
+        let first = usize::from(text.bos);
+        (first, text.choices[ordinal][first..].iter().map(|choice| choice.experts.clone()).collect())
+    };
+    texts.iter().map(of_text).collect()
+}
+
+/// The same texts with every expert renamed.
+pub(crate) fn renamed(texts: &[Text], names: &[u16]) -> Vec<Text> {
+    let mut texts = texts.to_vec();
+    for choice in texts.iter_mut().flat_map(|text| &mut text.choices).flatten() {
+        choice.experts.iter_mut().for_each(|id| *id = names[usize::from(*id)]);
+    }
+    texts
+}
+
+/// Whatever texts `parts` gives each of three shards, in passes of `pass_len` texts.
+pub(crate) fn shards<'a>(texts: &'a [Text], parts: &[usize], part: usize) -> Vec<&'a Text> {
+    texts.iter().zip(parts).filter(|(_, p)| **p == part).map(|(text, _)| text).collect()
+}

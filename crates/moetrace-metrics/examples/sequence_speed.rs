@@ -1,0 +1,100 @@
+//! How fast the listeners to sequences count on one core, at the geometry of `DeepSeek-MoE-16B`: 27 layers, 64
+//! experts, 6 chosen, texts of 512 tokens, 16 a pass. The fastest of 20 passes.
+//!
+//! ```sh
+//! cargo run --release -p moetrace-metrics --example sequence_speed
+//! ```
+
+use std::time::Instant;
+
+use anyhow::Result;
+use moetrace_metrics::{MetricsSettings, TemporalMetrics};
+use moetrace_routing::{
+    ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
+    Span, TokenBatch, TokenId,
+};
+
+const LAYERS: u16 = 27;
+const EXPERTS: usize = 64;
+const CHOSEN: usize = 6;
+const TEXTS: usize = 16;
+const TOKENS: usize = 512;
+const PASSES: usize = 20;
+
+/// Knuth's MMIX generator: the numbers only have to be spread.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Skewed choices, each token keeping an expert of the one before with probability 0.3.
+fn choices(random: &mut Random, rows: usize) -> Vec<ExpertId> {
+    let mut all: Vec<ExpertId> = Vec::with_capacity(rows * CHOSEN);
+    for row in 0..rows {
+        let mut ids: Vec<ExpertId> = Vec::with_capacity(CHOSEN);
+        if row % TOKENS > 0 {
+            let before = &all[(row - 1) * CHOSEN..];
+            ids.extend(before.iter().filter(|_| random.next() < 0.3));
+        }
+        while ids.len() < CHOSEN {
+            let id = ExpertId((random.next().powf(1.3) * EXPERTS as f64) as u16);
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        all.extend(ids);
+    }
+    all
+}
+
+fn time(name: &str, sink: &mut dyn RoutingSink, batch: &TokenBatch, views: &[RoutingView<'_>]) -> Result<()> {
+    let mut seconds = f64::INFINITY;
+    for _ in 0..PASSES {
+        let begun = Instant::now();
+        sink.begin(batch)?;
+        for view in views {
+            sink.record(view)?;
+        }
+        sink.end()?;
+        seconds = seconds.min(begun.elapsed().as_secs_f64());
+    }
+    let tokens = batch.len() as f64;
+    let per_layer = seconds / tokens / f64::from(LAYERS) * 1e9;
+    println!("{name:<16} {:>8.0} tokens/s, {per_layer:.0} ns per token and layer", tokens / seconds);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let geometry = RoutingGeometry::new(EXPERTS, CHOSEN, 1, (1..=LAYERS).map(LayerIndex).collect())?;
+    let rows = TEXTS * TOKENS;
+    let spans = (0..TEXTS).map(|text| Span {
+        sample: SampleId(text as u32),
+        dataset: "made-up".into(),
+        label: None,
+        start: text * TOKENS,
+        len: TOKENS,
+        begins_with_bos: true,
+    });
+    let positions = (0..rows).map(|row| (row % TOKENS) as u32).collect();
+    let batch = TokenBatch::new(vec![TokenId(0); rows], positions, spans.collect())?;
+    let mut random = Random(1);
+    let layers: Vec<_> = (0..LAYERS).map(|_| choices(&mut random, rows)).collect();
+    let (weights, numbers) = (vec![0.1; rows * CHOSEN], vec![0.5; rows]);
+    let views = layers.iter().zip(0..).map(|(experts, ordinal)| {
+        let planes = RoutingPlanes {
+            experts,
+            weights: &weights,
+            margins: &numbers,
+            gate_entropy: &numbers,
+            ..RoutingPlanes::default()
+        };
+        RoutingView::new(&geometry, MoeOrdinal(ordinal), rows, planes)
+    });
+    let views: Vec<RoutingView<'_>> = views.collect::<Result<_, _>>()?;
+    let settings = MetricsSettings::default();
+    time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)
+}

@@ -1,0 +1,123 @@
+//! How often one expert follows another: a table of ordered pairs.
+
+use moetrace_routing::ExpertId;
+
+/// Above this many experts no table of ordered pairs is kept (4 MiB a layer at 1,024); no model has as many.
+const MOST_EXPERTS: usize = 1024;
+
+/// Up to this many experts a report holds the table itself (16,384 numbers a layer at 128).
+const MOST_EXPERTS_REPORTED: usize = 128;
+
+/// For each pair (i, j) of experts, the tokens with i in one set and j in the other, `[E, E]`.
+///
+/// The two sets are those of one token in two layers, or of two tokens in one layer. Cells that are being counted
+/// have 32 bits, so that the table of 64 experts fits the first-level cache; they are moved before they could
+/// overflow.
+#[derive(Debug, Clone)]
+pub(crate) struct JointCounts {
+    experts: usize,
+    recent: Vec<u32>,
+    /// The most that a cell of `recent` can hold.
+    recent_rows: u64,
+    /// Empty until the first move.
+    earlier: Vec<u64>,
+}
+
+impl JointCounts {
+    /// No pair yet; nothing at all for more experts than a table is kept of.
+    pub(crate) fn new(experts: usize) -> Option<Self> {
+        (experts <= MOST_EXPERTS).then(|| Self {
+            experts,
+            recent: vec![0; experts * experts],
+            recent_rows: 0,
+            earlier: Vec::new(),
+        })
+    }
+
+    /// Makes room for `rows` calls of [`add`](Self::add), each of which raises a cell by 1 at most.
+    pub(crate) fn make_room(&mut self, rows: usize) {
+        self.recent_rows += rows as u64;
+        if u32::try_from(self.recent_rows).is_err() {
+            self.move_recent();
+            self.recent_rows = rows as u64;
+        }
+    }
+
+    fn move_recent(&mut self) {
+        self.earlier.resize(self.recent.len(), 0);
+        self.earlier
+            .iter_mut()
+            .zip(&mut self.recent)
+            .for_each(|(all, n)| *all += u64::from(std::mem::take(n)));
+    }
+
+    /// Counts the K x K pairs of two sets of distinct ids below E.
+    #[inline]
+    pub(crate) fn add(&mut self, from: &[ExpertId], to: &[ExpertId]) {
+        for i in from {
+            let row = &mut self.recent[i.index() * self.experts..][..self.experts];
+            for j in to {
+                row[j.index()] += 1;
+            }
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        if u32::try_from(self.recent_rows + other.recent_rows).is_ok() {
+            self.recent_rows += other.recent_rows;
+            self.recent.iter_mut().zip(&other.recent).for_each(|(ours, theirs)| *ours += theirs);
+        } else {
+            self.move_recent();
+            (self.recent, self.recent_rows) = (other.recent, other.recent_rows);
+        }
+        if !other.earlier.is_empty() {
+            self.earlier.resize(other.earlier.len(), 0);
+            self.earlier.iter_mut().zip(&other.earlier).for_each(|(ours, theirs)| *ours += theirs);
+        }
+    }
+
+    /// Every cell, `[E, E]`, rows being the first set.
+    pub(crate) fn counts(&self) -> Vec<u64> {
+        let recent = self.recent.iter().map(|&n| u64::from(n));
+        if self.earlier.is_empty() {
+            return recent.collect();
+        }
+        recent.zip(&self.earlier).map(|(n, all)| n + all).collect()
+    }
+}
+
+/// The table as a report holds it: whole, or empty where it would be too large.
+pub(crate) fn reported(counts: Vec<u64>, experts: usize) -> Vec<u64> {
+    if experts <= MOST_EXPERTS_REPORTED { counts } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(rows: &[(u16, u16)], moved: bool) -> JointCounts {
+        let mut counts = JointCounts::new(3).unwrap();
+        for &(from, to) in rows {
+            // As if so much had been counted before that every row needs a move.
+            counts.make_room(if moved { u32::MAX as usize } else { 1 });
+            counts.add(&[ExpertId(from)], &[ExpertId(to)]);
+        }
+        counts
+    }
+
+    #[test]
+    fn moving_counts_before_they_overflow_changes_none_of_them() {
+        let (first, second) = ([(0, 1), (0, 1), (2, 0)], [(0, 1), (1, 1)]);
+        let expected = [0, 3, 0, 0, 1, 0, 1, 0, 0];
+        for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut ours = counted(&first, a);
+            ours.merge(counted(&second, b));
+            assert_eq!(ours.counts(), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn no_table_is_kept_of_more_experts_than_any_model_has() {
+        assert!(JointCounts::new(MOST_EXPERTS).is_some() && JointCounts::new(MOST_EXPERTS + 1).is_none());
+    }
+}
