@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use moetrace_metrics::{MetricsSettings, TemporalMetrics};
+use moetrace_metrics::{CrossLayerMetrics, MetricsSettings, TemporalMetrics};
 use moetrace_routing::{
     ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
     Span, TokenBatch, TokenId,
@@ -96,5 +96,6 @@ fn main() -> Result<()> {
     });
     let views: Vec<RoutingView<'_>> = views.collect::<Result<_, _>>()?;
     let settings = MetricsSettings::default();
-    time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)
+    time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)?;
+    time("cross-layer", &mut CrossLayerMetrics::new(&geometry, &settings), &batch, &views)
 }

@@ -17,6 +17,7 @@ pub mod affinity;
 pub mod balance;
 mod capped_histogram;
 pub mod coverage;
+pub mod cross_layer;
 pub mod domain;
 pub mod entropy;
 mod error;
@@ -24,13 +25,17 @@ pub mod esft;
 pub mod fidelity;
 mod fixed_sum;
 mod joint_counts;
+mod kept_rows;
 pub mod pairs;
+mod pass;
 mod passes;
 mod random;
 mod report;
 mod routing_metrics;
+mod sample_subset;
 pub mod temporal;
 
+pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
 pub use report::{
     DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, GuideView, LayerReport, MetricsReport,

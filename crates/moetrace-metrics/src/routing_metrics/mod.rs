@@ -1,16 +1,19 @@
 //! The listener: folds passes into totals, merges totals, hands them to the report.
 
-mod sample_subset;
 mod totals;
 
 use std::ops::Range;
 
 use moetrace_routing::{Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, Span, TokenBatch};
 
-use self::sample_subset::{Place, SUBSET_TOKENS, SampleSubset};
 use self::totals::SampleCounts;
 pub(crate) use self::totals::{DatasetTotals, LayerTotals};
-use crate::{MetricsError, MetricsReport, domain::LabelledSample, report};
+use crate::{
+    MetricsError, MetricsReport,
+    domain::LabelledSample,
+    report,
+    sample_subset::{Place, SUBSET_TOKENS, SampleSubset},
+};
 
 /// What is counted, and with which seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +38,8 @@ pub struct RoutingMetrics {
     layers: Vec<LayerTotals>,
     /// Ascending by name, so that no order of shards shows.
     datasets: Vec<DatasetTotals>,
-    subset: SampleSubset,
+    /// How often each expert was chosen in a kept sample, `[L, E]`.
+    subset: SampleSubset<Vec<u32>>,
     pass: Option<Pass>,
     sample: SampleCounts,
 }
@@ -115,9 +119,9 @@ impl RoutingMetrics {
     }
 
     fn labelled_samples(&self) -> Vec<LabelledSample<'_>> {
-        let labelled = self.subset.samples().filter_map(|(name, kept)| {
-            let dataset = self.datasets.binary_search_by(|d| d.name.cmp(name)).ok()?;
-            Some(LabelledSample { dataset, counts: &kept.counts })
+        let labelled = self.subset.samples().filter_map(|(place, sample)| {
+            let dataset = self.datasets.binary_search_by(|d| d.name.cmp(&place.dataset)).ok()?;
+            Some(LabelledSample { dataset, counts: &sample.kept })
         });
         labelled.collect()
     }
@@ -151,6 +155,7 @@ impl RoutingMetrics {
             let (found, chosen, expected) = (view.rows(), view.chosen(), pass.rows);
             return Err(MetricsError::ViewShape { layer: view.layer(), found, chosen, expected, k });
         }
+        let loads_of_all = self.geometry.layers().len() * experts;
         for span in &pass.spans {
             let Some(place) = &span.place else { continue };
             self.sample.count(view, span.counted.clone(), layer, &mut pass.tied)?;
@@ -158,7 +163,11 @@ impl RoutingMetrics {
             let loads = &mut self.datasets[span.dataset].loads[ordinal * experts..][..experts];
             loads.iter_mut().zip(counts).for_each(|(load, &n)| *load += u64::from(n));
             layer.scores.add_sample(counts, &self.sample.weights, k, span.counted.len() as u64);
-            self.subset.add(place, ordinal, counts, self.datasets[span.dataset].loads.len());
+            if let Some(kept) = self.subset.get_mut(place) {
+                kept.resize(loads_of_all, 0);
+                let cells = &mut kept[ordinal * experts..][..experts];
+                cells.iter_mut().zip(counts).for_each(|(cell, n)| *cell += n);
+            }
         }
         pass.recorded += 1;
         Ok(())

@@ -5,6 +5,7 @@
 mod bos;
 mod contract;
 mod counts;
+mod cross_layer;
 mod esft_files;
 mod fidelity;
 mod merging;

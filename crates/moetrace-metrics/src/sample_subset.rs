@@ -1,4 +1,4 @@
-//! The seeded, bounded set of samples whose expert counts are kept for permutation nulls.
+//! The seeded, bounded set of samples of which something is kept for nulls, resampling and examples.
 //!
 //! Every sample has a pseudo-random place in an order that depends on seed, data set and sample id alone. Kept
 //! are the first samples of that order until their tokens reach the bound. Which samples these are does not
@@ -12,43 +12,57 @@ use moetrace_routing::{Name, SampleId};
 use crate::random;
 
 /// Kept are the first samples of the order that hold at least this many tokens together.
-pub(super) const SUBSET_TOKENS: u64 = 65_536;
+pub(crate) const SUBSET_TOKENS: u64 = 65_536;
 
-/// A shorter sample counts for this many tokens, so that at most 2,048 tables of `[L, E]` counts are held
-/// (14 MB at 27 layers of 64 experts).
+/// A shorter sample counts for this many tokens, so that at most 2,048 samples are held (as tables of `[L, E]`
+/// counts 14 MB at 27 layers of 64 experts).
 const LEAST_COST: u64 = 32;
 
 /// A sample's place in the order: its hash first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(crate) struct Place {
     hash: u64,
-    dataset: Name,
-    sample: SampleId,
+    pub(crate) dataset: Name,
+    pub(crate) sample: SampleId,
 }
 
-/// What is kept of one sample.
+/// What is kept of one sample: its counts, its rows, whatever a listener wants.
+pub(crate) trait Kept: Default {
+    /// Adds what another part kept of the same sample.
+    fn merge(&mut self, other: Self);
+}
+
+/// Counts of one sample; empty before the first layer.
+impl Kept for Vec<u32> {
+    fn merge(&mut self, other: Self) {
+        self.resize(other.len().max(self.len()), 0);
+        self.iter_mut().zip(&other).for_each(|(a, b)| *a += b);
+    }
+}
+
+/// One sample of the subset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct KeptSample {
-    pub(super) tokens: u64,
+pub(crate) struct KeptSample<T> {
+    pub(crate) tokens: u64,
     cost: u64,
-    /// How often each expert was chosen, `[L, E]`; empty before the first layer.
-    pub(super) counts: Vec<u32>,
+    /// What is kept of it.
+    pub(crate) kept: T,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct SampleSubset {
+pub(crate) struct SampleSubset<T> {
     seed: u64,
     bound: u64,
-    kept: BTreeMap<Place, KeptSample>,
+    kept: BTreeMap<Place, KeptSample<T>>,
 }
 
-impl SampleSubset {
-    pub(super) fn new(seed: u64, bound: u64) -> Self {
+impl<T: Kept> SampleSubset<T> {
+    pub(crate) fn new(seed: u64, bound: u64) -> Self {
         Self { seed, bound, kept: BTreeMap::new() }
     }
 
     /// Takes a sample of `tokens` tokens in, to be dropped by [`trim`](Self::trim) if there is no room.
-    pub(super) fn offer(&mut self, dataset: &Name, sample: SampleId, tokens: u64) -> Place {
+    pub(crate) fn offer(&mut self, dataset: &Name, sample: SampleId, tokens: u64) -> Place {
         let hash = random::hash(self.seed, dataset, sample.0);
         let place = Place { hash, dataset: dataset.clone(), sample };
         let kept = self.kept.entry(place.clone()).or_default();
@@ -58,7 +72,7 @@ impl SampleSubset {
     }
 
     /// Drops the samples that those before them leave no room for.
-    pub(super) fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         let mut before = 0;
         let first_dropped = self.kept.iter().find_map(|(place, kept)| {
             let dropped = before >= self.bound;
@@ -70,29 +84,24 @@ impl SampleSubset {
         }
     }
 
-    /// Adds what `layer` of a sample chose, `counts` being `[E]`; `slots` is L E.
-    pub(super) fn add(&mut self, place: &Place, layer: usize, counts: &[u32], slots: usize) {
-        if let Some(kept) = self.kept.get_mut(place) {
-            kept.counts.resize(slots, 0);
-            let cells = &mut kept.counts[layer * counts.len()..][..counts.len()];
-            cells.iter_mut().zip(counts).for_each(|(cell, n)| *cell += n);
-        }
+    /// What is kept of a sample, unless it was dropped.
+    pub(crate) fn get_mut(&mut self, place: &Place) -> Option<&mut T> {
+        self.kept.get_mut(place).map(|sample| &mut sample.kept)
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (place, theirs) in other.kept {
             let ours = self.kept.entry(place).or_default();
             ours.tokens += theirs.tokens;
             ours.cost += theirs.cost;
-            ours.counts.resize(theirs.counts.len().max(ours.counts.len()), 0);
-            ours.counts.iter_mut().zip(&theirs.counts).for_each(|(a, b)| *a += b);
+            ours.kept.merge(theirs.kept);
         }
         self.trim();
     }
 
-    /// Data set and counts of every kept sample, in the order.
-    pub(super) fn samples(&self) -> impl Iterator<Item = (&Name, &KeptSample)> {
-        self.kept.iter().map(|(place, kept)| (&place.dataset, kept))
+    /// Every kept sample and its place, in the order.
+    pub(crate) fn samples(&self) -> impl Iterator<Item = (&Place, &KeptSample<T>)> {
+        self.kept.iter()
     }
 }
 
@@ -101,12 +110,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn fold(samples: &[(u32, u64)], bound: u64) -> SampleSubset {
+    fn fold(samples: &[(u32, u64)], bound: u64) -> SampleSubset<Vec<u32>> {
         let mut subset = SampleSubset::new(3, bound);
         for &(sample, tokens) in samples {
             let place = subset.offer(&"d".into(), SampleId(sample), tokens);
             subset.trim();
-            subset.add(&place, 0, &[tokens as u32, 1], 2);
+            if let Some(counts) = subset.get_mut(&place) {
+                Kept::merge(counts, vec![tokens as u32, 1]);
+            }
         }
         subset
     }
