@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use moetrace_metrics::{CrossLayerMetrics, MetricsSettings, TemporalMetrics};
+use moetrace_metrics::{CrossLayerMetrics, MetricsSettings, SegmentMetrics, TemporalMetrics};
 use moetrace_routing::{
     ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
     Span, TokenBatch, TokenId,
@@ -97,5 +97,11 @@ fn main() -> Result<()> {
     let views: Vec<RoutingView<'_>> = views.collect::<Result<_, _>>()?;
     let settings = MetricsSettings::default();
     time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)?;
-    time("cross-layer", &mut CrossLayerMetrics::new(&geometry, &settings), &batch, &views)
+    time("cross-layer", &mut CrossLayerMetrics::new(&geometry, &settings), &batch, &views)?;
+    let mut segments = SegmentMetrics::new(&geometry, &settings);
+    time("segments", &mut segments, &batch, &views)?;
+    let begun = Instant::now();
+    let report = segments.report();
+    println!("segments' report over {} tokens: {:.2} s", report.subset_tokens, begun.elapsed().as_secs_f64());
+    Ok(())
 }

@@ -33,6 +33,7 @@ mod random;
 mod report;
 mod routing_metrics;
 mod sample_subset;
+pub mod segments;
 pub mod temporal;
 
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
@@ -42,4 +43,5 @@ pub use report::{
     OverallReport, Specialisation, Spread,
 };
 pub use routing_metrics::{MetricsSettings, RoutingMetrics};
+pub use segments::{SegmentMetrics, SegmentReport};
 pub use temporal::{TemporalMetrics, TemporalReport};

@@ -11,6 +11,7 @@ mod fidelity;
 mod merging;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;
+mod segments;
 mod specialisation;
 mod temporal;
 mod text;
