@@ -73,11 +73,9 @@ impl CrossLayerMetrics {
             let Some(first) = ordinal.checked_sub(apart) else { break };
             let Some(table) = tables.get_mut(first) else { break };
             let before = &self.recent[first % FARTHEST];
-            table.make_room(view.rows());
             for span in self.passes.spans() {
                 let rows = span.rows.start * k..span.rows.end * k;
-                let pairs = before[rows.clone()].chunks_exact(k).zip(view.experts()[rows].chunks_exact(k));
-                pairs.for_each(|(from, to)| table.add(from, to));
+                table.add(&before[rows.clone()], &view.experts()[rows], k);
             }
         }
         let now = &mut self.recent[ordinal % FARTHEST];

@@ -57,11 +57,10 @@ fn information(
     let (e, k) = (geometry.experts(), geometry.chosen());
     let Some(mut table) = JointCounts::new(e) else { return 0.0 };
     for ((rows, &length), &turn) in samples.iter().zip(lengths).zip(turns) {
-        table.make_room(length);
-        let from = rows[first * length * k..][..length * k].chunks_exact(k);
+        let from = &rows[first * length * k..][..length * k];
         let (head, tail) = rows[(first + 1) * length * k..][..length * k].split_at(turn * k);
-        let to = tail.chunks_exact(k).chain(head.chunks_exact(k));
-        from.zip(to).for_each(|(from, to)| table.add(from, to));
+        table.add(from, tail, k);
+        table.add(&from[tail.len()..], head, k);
     }
     domain::mutual_information(&table.counts(), e)
 }

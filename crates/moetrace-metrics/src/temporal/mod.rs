@@ -72,12 +72,12 @@ impl TemporalMetrics {
     fn record_layer(&mut self, view: &RoutingView<'_>) -> Result<(), MetricsError> {
         let (ordinal, k) = (self.passes.layer(view)?, view.chosen());
         let totals = &mut self.layers[ordinal];
-        if let Some(transitions) = &mut totals.transitions {
-            transitions.make_room(view.rows());
-        }
         for span in self.passes.spans() {
             let chosen = &view.experts()[span.rows.start * k..span.rows.end * k];
             self.sequence.count(chosen, k, span.first_position, totals);
+            if let (Some(transitions), Some(next)) = (&mut totals.transitions, chosen.get(k..)) {
+                transitions.add(chosen, next, k);
+            }
         }
         self.sequence.end_layer(totals);
         Ok(())

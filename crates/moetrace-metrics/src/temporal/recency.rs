@@ -25,7 +25,7 @@ impl RecencyStack {
     /// No expert used yet.
     pub(super) fn new(experts: usize) -> Self {
         // Four times as many slots as experts: writing the log anew then costs a third of a step for each use.
-        let words = (4 * experts).div_ceil(64).max(4);
+        let words = (4 * experts).div_ceil(64).next_multiple_of(8);
         Self {
             slots: vec![NEVER; experts],
             log: vec![0; words * 64],

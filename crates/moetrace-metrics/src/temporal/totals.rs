@@ -122,9 +122,6 @@ impl LayerTotals {
         let second = usize::from(ids.len() > 1);
         let one_of = |id| u64::from(id == ids[0]) | u64::from(id == ids[second]);
         self.first_two_repeats += one_of(before[0]) | one_of(before[second]);
-        if let Some(transitions) = &mut self.transitions {
-            transitions.add(before, ids);
-        }
     }
 
     /// Counts the windows and the pairs of tokens that a sample of `tokens` tokens has.
