@@ -99,6 +99,12 @@ mod tests {
         let one = 2.0 - q * q - p * p;
         let two = p * p + q * q;
         assert_eq!(expected_best_group([p, q].into_iter(), 2), best_group(&[one, two]));
+        // Sums of binomial probabilities, computed apart in Python.
+        let (deepseek, mixtral) = (std::iter::repeat_n(6.0 / 64.0, 64), std::iter::repeat_n(0.25, 8));
+        let found = expected_best_group(deepseek, 16);
+        assert!((found.srp - 0.281_043_603_169_064_35).abs() < 1e-12 && found.threshold == 3);
+        let found = expected_best_group(mixtral, 256);
+        assert!((found.srp - 0.400_489_147_597_176_3).abs() < 1e-12 && found.threshold == 52);
         // A probability of 1 or 0 leaves nothing to chance.
         let sure = expected_best_group([1.0, 0.0, 1.0].into_iter(), 256);
         assert_eq!((sure.srp, sure.threshold, sure.size), (1.0, 1, 1.0));
