@@ -2,7 +2,7 @@
 
 use moetrace_routing::{LayerIndex, MoeOrdinal, RoutingGeometry};
 
-use crate::MetricsSettings;
+use crate::{MetricsSettings, groups::GroupBy};
 
 /// Totals that cannot be folded. The row is the row of the pass, `0..N`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -25,6 +25,8 @@ pub enum MetricsError {
     SettingsMismatch { found: MetricsSettings, expected: MetricsSettings },
     #[error("fidelity of two settings cannot be merged: BOS rows counted is {found}, expected {expected}")]
     BosMismatch { found: bool, expected: bool },
+    #[error("metrics by {found:?} cannot be merged with metrics by {expected:?}")]
+    GroupMismatch { found: GroupBy, expected: GroupBy },
     #[error("metrics in the middle of a pass cannot be merged: {found} layers recorded, expected {expected}")]
     MergeInsidePass { found: usize, expected: usize },
     #[error("a pass begins while another is open: {found} layers recorded, expected {expected}")]

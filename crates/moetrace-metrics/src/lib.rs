@@ -16,6 +16,7 @@
 pub mod affinity;
 pub mod balance;
 mod capped_histogram;
+pub mod contingency;
 pub mod coverage;
 pub mod cross_layer;
 pub mod domain;
@@ -24,6 +25,7 @@ mod error;
 pub mod esft;
 pub mod fidelity;
 mod fixed_sum;
+pub mod groups;
 mod joint_counts;
 mod kept_rows;
 pub mod pairs;
@@ -38,6 +40,7 @@ pub mod temporal;
 
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
+pub use groups::{GroupBy, GroupMetrics, GroupsReport};
 pub use report::{
     DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, GuideView, LayerReport, MetricsReport,
     OverallReport, Specialisation, Spread,

@@ -3,13 +3,15 @@
 use moetrace_routing::RoutingGeometry;
 
 use super::{
-    DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, GuideView, LayerReport, MetricsReport,
-    OverallReport, Specialisation, Spread,
+    DatasetLayerReport, DatasetReport, EsftScores, GuideView, LayerReport, MetricsReport, OverallReport,
+    Specialisation, Spread,
 };
 use crate::{
     MetricsSettings, balance, coverage,
     domain::{self, LabelledSample, PermutationNull},
-    entropy, esft, pairs,
+    entropy, esft,
+    groups::top_experts,
+    pairs,
     routing_metrics::{DatasetTotals, LayerTotals},
 };
 
@@ -76,7 +78,8 @@ fn nulls(totals: &Totals<'_>) -> Vec<PermutationNull> {
         return Vec::new();
     }
     let (layers, experts) = (totals.layers.len(), totals.geometry.experts());
-    domain::permutation_null(&totals.subset, totals.datasets.len(), layers, experts, totals.settings.seed)
+    let one_stratum = vec![0; totals.datasets.len()];
+    domain::permutation_null(&totals.subset, &one_stratum, layers, experts, totals.settings.seed)
 }
 
 fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) -> LayerReport {
@@ -201,7 +204,7 @@ fn dataset(totals: &Totals<'_>, dataset: &DatasetTotals, layers: &[LayerReport])
     let of_layer = |(loads, pooled): (&[u64], &LayerReport)| DatasetLayerReport {
         layer: pooled.layer,
         loads: loads.to_vec(),
-        top_experts: top_experts(loads, &pooled.loads, totals.geometry.chosen()),
+        top_experts: top_experts(loads, &pooled.loads, totals.geometry.chosen(), TOP_EXPERTS),
     };
     DatasetReport {
         name: dataset.name.to_string(),
@@ -210,21 +213,4 @@ fn dataset(totals: &Totals<'_>, dataset: &DatasetTotals, layers: &[LayerReport])
         bos_excluded: dataset.bos_excluded,
         layers: dataset.loads.chunks_exact(e).zip(layers).map(of_layer).collect(),
     }
-}
-
-/// The experts with the highest share over their pooled share, ties to the lower id.
-fn top_experts(loads: &[u64], pooled: &[u64], chosen: usize) -> Vec<ExpertShare> {
-    // K slots a token: a share of tokens is K times a share of slots.
-    let tokens = |loads: &[u64]| loads.iter().sum::<u64>() as f64 / chosen as f64;
-    let (own_tokens, pooled_tokens) = (tokens(loads), tokens(pooled));
-    let shares = loads.iter().zip(pooled).enumerate().filter(|&(_, (&own, _))| own > 0);
-    let mut shares: Vec<ExpertShare> = shares
-        .map(|(expert, (&own, &all))| {
-            let share = own as f64 / own_tokens;
-            ExpertShare { expert: expert as u16, share, ratio: share / (all as f64 / pooled_tokens) }
-        })
-        .collect();
-    shares.sort_by(|a, b| b.ratio.total_cmp(&a.ratio).then(a.expert.cmp(&b.expert)));
-    shares.truncate(TOP_EXPERTS);
-    shares
 }

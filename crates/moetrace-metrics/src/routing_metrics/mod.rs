@@ -121,7 +121,7 @@ impl RoutingMetrics {
     fn labelled_samples(&self) -> Vec<LabelledSample<'_>> {
         let labelled = self.subset.samples().filter_map(|(place, sample)| {
             let dataset = self.datasets.binary_search_by(|d| d.name.cmp(&place.dataset)).ok()?;
-            Some(LabelledSample { dataset, counts: &sample.kept })
+            Some(LabelledSample { group: dataset, counts: &sample.kept })
         });
         labelled.collect()
     }

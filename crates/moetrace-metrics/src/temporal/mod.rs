@@ -14,6 +14,7 @@ mod totals;
 
 use moetrace_routing::{RoutingGeometry, RoutingSink, RoutingView, SinkError, TokenBatch};
 
+pub(crate) use self::totals::{bucket_of, bucket_start};
 use self::{sequence::Sequence, totals::LayerTotals};
 use crate::{MetricsError, MetricsSettings, passes::Passes};
 

@@ -14,12 +14,12 @@ const LONGEST_GAP: usize = WORKING_SET_WINDOWS[WORKING_SET_WINDOWS.len() - 1];
 pub(super) const BUCKETS: usize = 17;
 
 /// First position of a bucket.
-pub(super) fn bucket_start(bucket: usize) -> u64 {
+pub(crate) fn bucket_start(bucket: usize) -> u64 {
     if bucket == 0 { 0 } else { 1 << (bucket - 1) }
 }
 
 #[inline]
-fn bucket_of(position: usize) -> usize {
+pub(crate) fn bucket_of(position: usize) -> usize {
     ((usize::BITS - position.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 

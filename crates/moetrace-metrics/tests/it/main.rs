@@ -8,6 +8,7 @@ mod counts;
 mod cross_layer;
 mod esft_files;
 mod fidelity;
+mod groups;
 mod merging;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;
@@ -15,3 +16,4 @@ mod segments;
 mod specialisation;
 mod temporal;
 mod text;
+mod written;
