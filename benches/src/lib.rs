@@ -101,9 +101,9 @@ impl Recorded {
         for (ordinal, layer) in self.geometry.ordinals().zip(&self.layers) {
             let planes = RoutingPlanes {
                 experts: &layer.experts,
-                weights: &layer.weights,
-                margins: &layer.margins,
-                gate_entropy: &layer.gate_entropy,
+                weights: Some(&layer.weights),
+                margins: Some(&layer.margins),
+                gate_entropy: Some(&layer.gate_entropy),
                 ..RoutingPlanes::default()
             };
             sink.record(&RoutingView::new(&self.geometry, ordinal, self.batch.len(), planes)?)?;

@@ -33,7 +33,7 @@ impl RoutingSink for Hash {
     fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
         if let Some(hasher) = &mut self.0 {
             view.experts().iter().for_each(|id| hasher.write_u16(id.0));
-            view.weights().iter().for_each(|weight| hasher.write_u32(weight.to_bits()));
+            view.weights().unwrap_or_default().iter().for_each(|weight| hasher.write_u32(weight.to_bits()));
         }
         Ok(())
     }

@@ -18,14 +18,16 @@ impl RoutingSink for Print {
 
     fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
         println!("layer {}", view.layer());
-        let rows = view.experts().chunks_exact(view.chosen()).zip(view.weights().chunks_exact(view.chosen()));
+        // An engine has both of every token; only traces of other tools may lack them.
+        let (weights, margins) = (view.weights().unwrap_or_default(), view.margins().unwrap_or_default());
+        let rows = view.experts().chunks_exact(view.chosen()).zip(weights.chunks_exact(view.chosen()));
         for (row, (experts, weights)) in rows.enumerate() {
             let choices: Vec<_> = experts
                 .iter()
                 .zip(weights)
                 .map(|(expert, weight)| format!("{expert} ({weight:.3})"))
                 .collect();
-            println!("  token {row}: {}, margin {:.4}", choices.join(", "), view.margins()[row]);
+            println!("  token {row}: {}, margin {:.4}", choices.join(", "), margins[row]);
         }
         Ok(())
     }

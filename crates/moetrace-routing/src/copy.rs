@@ -14,11 +14,11 @@ pub struct RoutingCopy {
     /// `[N, K]`.
     experts: Vec<ExpertId>,
     /// `[N, K]`.
-    weights: Vec<f32>,
+    weights: Plane,
     /// `[N]`.
-    margins: Vec<f32>,
+    margins: Plane,
     /// `[N]`.
-    gate_entropy: Vec<f32>,
+    gate_entropy: Plane,
     /// `[N, E]`.
     logits: Plane,
     /// `[N]`.
@@ -57,9 +57,9 @@ impl RoutingCopy {
             rows: 0,
             chosen: view.chosen(),
             experts: Vec::new(),
-            weights: Vec::new(),
-            margins: Vec::new(),
-            gate_entropy: Vec::new(),
+            weights: Plane::default(),
+            margins: Plane::default(),
+            gate_entropy: Plane::default(),
             logits: Plane::default(),
             shared_gate: Plane::default(),
             hidden_rows: Vec::new(),
@@ -75,9 +75,9 @@ impl RoutingCopy {
         (self.ordinal, self.layer) = (view.ordinal(), view.layer());
         (self.rows, self.chosen) = (view.rows(), view.chosen());
         refill(&mut self.experts, view.experts());
-        refill(&mut self.weights, view.weights());
-        refill(&mut self.margins, view.margins());
-        refill(&mut self.gate_entropy, view.gate_entropy());
+        self.weights.fill(view.weights());
+        self.margins.fill(view.margins());
+        self.gate_entropy.fill(view.gate_entropy());
         self.logits.fill(view.logits());
         self.shared_gate.fill(view.shared_gate());
         refill(&mut self.hidden_rows, view.hidden().map_or(&[][..], |hidden| hidden.rows));
@@ -89,9 +89,9 @@ impl RoutingCopy {
     pub fn view(&self) -> RoutingView<'_> {
         let planes = RoutingPlanes {
             experts: &self.experts,
-            weights: &self.weights,
-            margins: &self.margins,
-            gate_entropy: &self.gate_entropy,
+            weights: self.weights.get(),
+            margins: self.margins.get(),
+            gate_entropy: self.gate_entropy.get(),
             logits: self.logits.get(),
             shared_gate: self.shared_gate.get(),
             hidden: self.hidden.get().map(|values| HiddenRows { rows: &self.hidden_rows, values }),
@@ -136,9 +136,9 @@ mod tests {
         };
         let planes = RoutingPlanes {
             experts: &experts,
-            weights: &weights,
-            margins: &values[..rows],
-            gate_entropy: &values[rows..2 * rows],
+            weights: Some(&weights),
+            margins: Some(&values[..rows]),
+            gate_entropy: Some(&values[rows..2 * rows]),
             ..if whole { optional } else { RoutingPlanes::default() }
         };
         Ok(look(&RoutingView::new(&geometry(), MoeOrdinal(ordinal), rows, planes)?))
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_copy_shows_what_the_view_showed_and_its_buffers_serve_again() {
         let mut copy = with_view(1, 5, true, RoutingCopy::new).unwrap();
-        let place = copy.view().weights().as_ptr();
+        let place = copy.view().weights().unwrap().as_ptr();
         // Debug prints every value, and a loss that is no number as such.
         let shown = |view: &RoutingView<'_>| format!("{view:?}");
         for (ordinal, rows, whole) in [(1, 5, true), (0, 3, false), (1, 0, true), (0, 5, true)] {
@@ -155,6 +155,6 @@ mod tests {
             assert_eq!(shown(&copy.view()), with_view(ordinal, rows, whole, shown).unwrap());
             assert_eq!(copy.view().logits().is_some(), whole);
         }
-        assert_eq!(copy.view().weights().as_ptr(), place);
+        assert_eq!(copy.view().weights().unwrap().as_ptr(), place);
     }
 }

@@ -57,13 +57,13 @@ impl<S: RoutingSink> RoutingSink for RoundWeights<S> {
         self.inner.begin(batch)
     }
     fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
-        match self.precision {
-            WeightPrecision::Full => self.inner.record(view),
-            WeightPrecision::Half => {
+        match (self.precision, view.weights()) {
+            (WeightPrecision::Half, Some(weights)) => {
                 self.rounded.clear();
-                self.rounded.extend(view.weights().iter().map(|&w| round_to_half_precision(w)));
+                self.rounded.extend(weights.iter().map(|&w| round_to_half_precision(w)));
                 self.inner.record(&view.with_weights(&self.rounded))
             }
+            _ => self.inner.record(view),
         }
     }
     fn end(&mut self) -> Result<(), SinkError> {

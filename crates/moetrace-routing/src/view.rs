@@ -12,17 +12,20 @@ pub struct HiddenRows<'a> {
 }
 
 /// Borrowed slices as a producer has them; [`RoutingView::new`] checks them.
+///
+/// An engine has weights, margins and gate entropies of every token. They are absent where routing that another
+/// tool recorded without them is played back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RoutingPlanes<'a> {
     /// Chosen experts in rank order, `[N, K]`.
     pub experts: &'a [ExpertId],
     /// Weights as multiplied into the experts (after any renormalisation), `[N, K]`, non-increasing.
-    pub weights: &'a [f32],
+    pub weights: Option<&'a [f32]>,
     /// Score of rank k minus score of rank k+1 as the router rounded them, `[N]`; 0 is a tie. Where all
     /// experts are chosen, the score of rank k.
-    pub margins: &'a [f32],
+    pub margins: Option<&'a [f32]>,
     /// Entropy of the full softmax in bits, `[N]`.
-    pub gate_entropy: &'a [f32],
+    pub gate_entropy: Option<&'a [f32]>,
     /// Router logits, `[N, E]`.
     pub logits: Option<&'a [f32]>,
     /// Gate of the shared expert after its sigmoid, `[N]`.
@@ -32,6 +35,13 @@ pub struct RoutingPlanes<'a> {
     /// Loss in nats of each token given those before it, `[N]`, NaN at the first row of a span; only in
     /// the view of the last MoE layer.
     pub nll: Option<&'a [f32]>,
+}
+
+impl RoutingPlanes<'_> {
+    /// What an engine has of a pass without tokens: nothing is absent, and nothing is there.
+    pub fn of_no_tokens() -> Self {
+        Self { weights: Some(&[]), margins: Some(&[]), gate_entropy: Some(&[]), ..Self::default() }
+    }
 }
 
 /// One MoE layer of one pass. Everything in it has been checked against the geometry.
@@ -81,8 +91,8 @@ impl<'a> RoutingView<'a> {
 
     /// The same view with other weights, for a rounding that keeps their order.
     pub(crate) fn with_weights(self, weights: &'a [f32]) -> Self {
-        debug_assert_eq!(weights.len(), self.planes.weights.len());
-        Self { planes: RoutingPlanes { weights, ..self.planes }, ..self }
+        debug_assert_eq!(Some(weights.len()), self.planes.weights.map(<[f32]>::len));
+        Self { planes: RoutingPlanes { weights: Some(weights), ..self.planes }, ..self }
     }
 
     /// Position among the MoE layers.
@@ -110,18 +120,18 @@ impl<'a> RoutingView<'a> {
         self.planes.experts
     }
 
-    /// Weights as applied, `[N, K]`, non-increasing in each row.
-    pub fn weights(&self) -> &'a [f32] {
+    /// Weights as applied, `[N, K]`, non-increasing in each row, if recorded.
+    pub fn weights(&self) -> Option<&'a [f32]> {
         self.planes.weights
     }
 
-    /// Score of rank k minus score of rank k+1, `[N]`.
-    pub fn margins(&self) -> &'a [f32] {
+    /// Score of rank k minus score of rank k+1, `[N]`, if recorded.
+    pub fn margins(&self) -> Option<&'a [f32]> {
         self.planes.margins
     }
 
-    /// Entropy of the full softmax in bits, `[N]`.
-    pub fn gate_entropy(&self) -> &'a [f32] {
+    /// Entropy of the full softmax in bits, `[N]`, if recorded.
+    pub fn gate_entropy(&self) -> Option<&'a [f32]> {
         self.planes.gate_entropy
     }
 
@@ -162,9 +172,9 @@ fn check_lengths(
     let hidden_rows = planes.hidden.map(|h| h.rows.len());
     let all = [
         ("experts", Some(planes.experts.len()), n * k),
-        ("weights", Some(planes.weights.len()), n * k),
-        ("margins", Some(planes.margins.len()), n),
-        ("gate entropy", Some(planes.gate_entropy.len()), n),
+        ("weights", planes.weights.map(<[f32]>::len), n * k),
+        ("margins", planes.margins.map(<[f32]>::len), n),
+        ("gate entropy", planes.gate_entropy.map(<[f32]>::len), n),
         ("logits", planes.logits.map(<[f32]>::len), n * e),
         ("shared gate", planes.shared_gate.map(<[f32]>::len), n),
         ("hidden states", planes.hidden.map(|h| h.values.len()), hidden_rows.unwrap_or(0) * d),
@@ -192,9 +202,7 @@ fn check_choices(
     e: usize,
     planes: &RoutingPlanes<'_>,
 ) -> Result<(), RoutingError> {
-    for (row, (ids, weights)) in
-        planes.experts.chunks_exact(k).zip(planes.weights.chunks_exact(k)).enumerate()
-    {
+    for (row, ids) in planes.experts.chunks_exact(k).enumerate() {
         for (rank, id) in ids.iter().enumerate() {
             if id.index() >= e {
                 return Err(RoutingError::ExpertRange { layer, row, found: id.0, experts: e });
@@ -202,7 +210,10 @@ fn check_choices(
             if ids[..rank].contains(id) {
                 return Err(RoutingError::ExpertTwice { layer, row, expert: id.0 });
             }
-            let (found, before) = (weights[rank], weights[rank.saturating_sub(1)]);
+        }
+        let Some(weights) = planes.weights.map(|all| &all[row * k..][..k]) else { continue };
+        for (rank, &found) in weights.iter().enumerate() {
+            let before = weights[rank.saturating_sub(1)];
             if !(found.is_finite() && found >= 0.0) {
                 return Err(RoutingError::NotFinite { layer, row, plane: "weight", found });
             }
@@ -222,8 +233,8 @@ fn check_finite(
 ) -> Result<(), RoutingError> {
     let none: &[f32] = &[];
     let positive = [
-        ("margin", planes.margins),
-        ("gate entropy", planes.gate_entropy),
+        ("margin", planes.margins.unwrap_or(none)),
+        ("gate entropy", planes.gate_entropy.unwrap_or(none)),
         ("shared gate", planes.shared_gate.unwrap_or(none)),
     ];
     for (plane, values) in positive {

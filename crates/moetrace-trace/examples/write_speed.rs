@@ -107,9 +107,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             for (ordinal, layer) in geometry.ordinals().zip(&passes[pass as usize % DIFFERENT]) {
                 let planes = RoutingPlanes {
                     experts: &layer.experts,
-                    weights: &layer.weights,
-                    margins: &layer.margins,
-                    gate_entropy: &layer.entropy,
+                    weights: Some(&layer.weights),
+                    margins: Some(&layer.margins),
+                    gate_entropy: Some(&layer.entropy),
                     ..RoutingPlanes::default()
                 };
                 sink.record(&RoutingView::new(&geometry, ordinal, rows, planes)?)?;

@@ -79,9 +79,9 @@ enum ExpertIds {
 #[derive(Debug)]
 struct LayerRows {
     experts: ExpertIds,
-    weights: Vec<f32>,
-    margins: Vec<f32>,
-    gate_entropy: Vec<f32>,
+    weights: Option<Vec<f32>>,
+    margins: Option<Vec<f32>>,
+    gate_entropy: Option<Vec<f32>>,
     logits: Option<Vec<f32>>,
     shared_gate: Option<Vec<f32>>,
 }
@@ -105,9 +105,9 @@ impl TokenRows {
             } else {
                 ExpertIds::Short(Vec::new())
             },
-            weights: Vec::new(),
-            margins: Vec::new(),
-            gate_entropy: Vec::new(),
+            weights: columns.weights.then(Vec::new),
+            margins: columns.margins.then(Vec::new),
+            gate_entropy: columns.gate_entropy.then(Vec::new),
             logits: columns.logits.then(Vec::new),
             shared_gate: (columns.shared_gate && geometry.has_shared_gate()).then(Vec::new),
         };
@@ -146,9 +146,9 @@ impl TokenRows {
         let layer = &mut self.layers[view.ordinal().index()];
         let pairs = rows.start * k..rows.end * k;
         add_ids(&mut layer.experts, &view.experts()[pairs.clone()]);
-        layer.weights.extend_from_slice(&view.weights()[pairs]);
-        layer.margins.extend_from_slice(&view.margins()[rows.clone()]);
-        layer.gate_entropy.extend_from_slice(&view.gate_entropy()[rows.clone()]);
+        add_plane(&mut layer.weights, view.weights(), pairs, view.layer(), "weights")?;
+        add_plane(&mut layer.margins, view.margins(), rows.clone(), view.layer(), "margins")?;
+        add_plane(&mut layer.gate_entropy, view.gate_entropy(), rows.clone(), view.layer(), "gate entropy")?;
         let logits = rows.start * experts..rows.end * experts;
         add_plane(&mut layer.logits, view.logits(), logits, view.layer(), "router logits")?;
         add_plane(&mut layer.shared_gate, view.shared_gate(), rows.clone(), view.layer(), "shared gate")?;
@@ -174,9 +174,11 @@ impl TokenRows {
                 ExpertIds::Byte(ids) => list_column::<UInt8Type>(ids, k)?,
                 ExpertIds::Short(ids) => list_column::<UInt16Type>(ids, k)?,
             });
-            columns.push(list_column::<Float32Type>(layer.weights, k)?);
-            columns.push(column::<Float32Type>(layer.margins));
-            columns.push(column::<Float32Type>(layer.gate_entropy));
+            if let Some(weights) = layer.weights {
+                columns.push(list_column::<Float32Type>(weights, k)?);
+            }
+            columns.extend(layer.margins.map(column::<Float32Type>));
+            columns.extend(layer.gate_entropy.map(column::<Float32Type>));
             if let Some(logits) = layer.logits {
                 columns.push(list_column::<Float32Type>(logits, e)?);
             }

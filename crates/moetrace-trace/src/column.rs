@@ -16,8 +16,8 @@ pub(crate) struct Part<'a> {
     pub(crate) batch: &'a RecordBatch,
 }
 
-impl Part<'_> {
-    fn array(&self, name: &str) -> Result<&dyn Array, TraceError> {
+impl<'a> Part<'a> {
+    fn array(&self, name: &str) -> Result<&'a dyn Array, TraceError> {
         let found = self.batch.column_by_name(name);
         found.map(AsRef::as_ref).ok_or_else(|| self.mismatch(name, "missing", "present"))
     }
@@ -42,14 +42,14 @@ impl Part<'_> {
     pub(crate) fn nullable<T: ArrowPrimitiveType>(
         &self,
         name: &str,
-    ) -> Result<&PrimitiveArray<T>, TraceError> {
+    ) -> Result<&'a PrimitiveArray<T>, TraceError> {
         let array = self.array(name)?;
         let typed = array.as_primitive_opt::<T>();
         typed.ok_or_else(|| self.mismatch(name, &array.data_type().to_string(), &T::DATA_TYPE.to_string()))
     }
 
     /// A column of numbers, `[rows]`.
-    pub(crate) fn numbers<T: ArrowPrimitiveType>(&self, name: &str) -> Result<&[T::Native], TraceError> {
+    pub(crate) fn numbers<T: ArrowPrimitiveType>(&self, name: &str) -> Result<&'a [T::Native], TraceError> {
         let typed = self.nullable::<T>(name)?;
         self.whole(name, typed)?;
         Ok(typed.values())
@@ -60,7 +60,7 @@ impl Part<'_> {
         &self,
         name: &str,
         width: usize,
-    ) -> Result<&[T::Native], TraceError> {
+    ) -> Result<&'a [T::Native], TraceError> {
         let array = self.whole(name, self.array(name)?)?;
         let expected = || format!("lists of {width} {}", T::DATA_TYPE);
         let bad = || self.mismatch(name, &array.data_type().to_string(), &expected());
@@ -72,20 +72,20 @@ impl Part<'_> {
     }
 
     /// A column of texts that may miss some.
-    pub(crate) fn texts(&self, name: &str) -> Result<&StringArray, TraceError> {
+    pub(crate) fn texts(&self, name: &str) -> Result<&'a StringArray, TraceError> {
         let array = self.array(name)?;
         array.as_string_opt().ok_or_else(|| self.mismatch(name, &array.data_type().to_string(), "text"))
     }
 
     /// A column of texts.
-    pub(crate) fn whole_texts(&self, name: &str) -> Result<&StringArray, TraceError> {
+    pub(crate) fn whole_texts(&self, name: &str) -> Result<&'a StringArray, TraceError> {
         let texts = self.texts(name)?;
         self.whole(name, texts)?;
         Ok(texts)
     }
 
     /// A column of truth values.
-    pub(crate) fn flags(&self, name: &str) -> Result<&BooleanArray, TraceError> {
+    pub(crate) fn flags(&self, name: &str) -> Result<&'a BooleanArray, TraceError> {
         let array = self.whole(name, self.array(name)?)?;
         array.as_boolean_opt().ok_or_else(|| self.mismatch(name, &array.data_type().to_string(), "Boolean"))
     }

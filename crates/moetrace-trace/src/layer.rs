@@ -1,11 +1,11 @@
 //! One layer's columns of some rows, copied out of record batches.
 
 use arrow::datatypes::{Float32Type, UInt8Type, UInt16Type};
-use moetrace_routing::{ExpertId, LayerIndex, Planes, RoutingGeometry, RoutingPlanes};
+use moetrace_routing::{ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes};
 
-use crate::TraceError;
 use crate::column::Part;
 use crate::schema::{LayerColumns, experts_fit_a_byte};
+use crate::{TraceColumns, TraceError};
 
 /// Buffers of one layer; filled part by part, cleared and filled again.
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ impl LayerBuffers {
         }
     }
 
-    /// Adds the rows of `part`; of the optional planes those in `planes`.
+    /// Adds the rows of `part`: experts, and what else is in `columns`.
     pub(crate) fn add(
         &mut self,
         part: &Part<'_>,
         layer: LayerIndex,
         geometry: &RoutingGeometry,
-        planes: Planes,
+        columns: TraceColumns,
     ) -> Result<(), TraceError> {
         let name = LayerColumns::of(layer);
         let k = geometry.chosen();
@@ -49,27 +49,33 @@ impl LayerBuffers {
             let ids = part.lists::<UInt16Type>(&name.experts, k)?;
             self.experts.extend(ids.iter().map(|&id| ExpertId(id)));
         }
-        self.weights.extend_from_slice(part.lists::<Float32Type>(&name.weights, k)?);
-        self.margins.extend_from_slice(part.numbers::<Float32Type>(&name.margin)?);
-        self.gate_entropy.extend_from_slice(part.numbers::<Float32Type>(&name.gate_entropy)?);
-        if planes.logits {
+        if columns.weights {
+            self.weights.extend_from_slice(part.lists::<Float32Type>(&name.weights, k)?);
+        }
+        if columns.margins {
+            self.margins.extend_from_slice(part.numbers::<Float32Type>(&name.margin)?);
+        }
+        if columns.gate_entropy {
+            self.gate_entropy.extend_from_slice(part.numbers::<Float32Type>(&name.gate_entropy)?);
+        }
+        if columns.logits {
             self.logits.extend_from_slice(part.lists::<Float32Type>(&name.logits, geometry.experts())?);
         }
-        if planes.shared_gate {
+        if columns.shared_gate {
             self.shared_gate.extend_from_slice(part.numbers::<Float32Type>(&name.shared_gate)?);
         }
         Ok(())
     }
 
     /// What a view of these rows is made of.
-    pub(crate) fn planes<'a>(&'a self, planes: Planes, nll: Option<&'a [f32]>) -> RoutingPlanes<'a> {
+    pub(crate) fn planes<'a>(&'a self, columns: TraceColumns, nll: Option<&'a [f32]>) -> RoutingPlanes<'a> {
         RoutingPlanes {
             experts: &self.experts,
-            weights: &self.weights,
-            margins: &self.margins,
-            gate_entropy: &self.gate_entropy,
-            logits: planes.logits.then_some(&self.logits),
-            shared_gate: planes.shared_gate.then_some(&self.shared_gate),
+            weights: columns.weights.then_some(&self.weights),
+            margins: columns.margins.then_some(&self.margins),
+            gate_entropy: columns.gate_entropy.then_some(&self.gate_entropy),
+            logits: columns.logits.then_some(&self.logits),
+            shared_gate: columns.shared_gate.then_some(&self.shared_gate),
             hidden: None,
             nll,
         }

@@ -5,18 +5,18 @@ use std::path::Path;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Float32Type, UInt16Type, UInt32Type};
 use moetrace_routing::{
-    MoeOrdinal, Name, Planes, RoutingError, RoutingSink, RoutingView, SampleId, Span, TokenBatch, TokenId,
+    MoeOrdinal, Name, RoutingError, RoutingSink, RoutingView, SampleId, Span, TokenBatch, TokenId,
 };
 
 use crate::column::Part;
 use crate::layer::LayerBuffers;
 use crate::schema::{NLL, POSITION, SAMPLE, TOKEN};
-use crate::{SampleRow, ShardReader, TraceError};
+use crate::{SampleRow, ShardReader, TraceColumns, TraceError};
 
 /// Whole samples of a recorded shard, as one pass: to be played to a listener, or looked at layer by layer.
 pub struct RecordedPass<'a> {
     rows: Rows<'a>,
-    planes: Planes,
+    columns: TraceColumns,
     buffers: &'a mut LayerBuffers,
     batch: TokenBatch,
     /// Losses in nats, `[N]`.
@@ -35,13 +35,13 @@ impl<'a> RecordedPass<'a> {
         shard: &'a ShardReader,
         samples: &[SampleRow],
         (first, pieces): (u64, Vec<RecordBatch>),
-        planes: Planes,
+        columns: TraceColumns,
         buffers: &'a mut LayerBuffers,
     ) -> Result<Self, TraceError> {
         let rows = Rows { shard, first, pieces };
         let batch = rows.batch(samples)?;
-        let nll = if planes.nll { Some(rows.nll()?) } else { None };
-        Ok(Self { rows, planes, buffers, batch, nll })
+        let nll = if columns.nll { Some(rows.nll()?) } else { None };
+        Ok(Self { rows, columns, buffers, batch, nll })
     }
 
     /// The tokens of the pass; ids are 0 where the file leaves them out.
@@ -58,12 +58,12 @@ impl<'a> RecordedPass<'a> {
         self.buffers.clear();
         if let Some(layer) = geometry.layer(ordinal) {
             for part in self.rows.parts() {
-                self.buffers.add(&part, layer, geometry, self.planes)?;
+                self.buffers.add(&part, layer, geometry, self.columns)?;
             }
         }
         let is_last = ordinal.index() + 1 == geometry.layers().len();
         let nll = self.nll.as_deref().filter(|_| is_last);
-        RoutingView::new(geometry, ordinal, self.batch.len(), self.buffers.planes(self.planes, nll))
+        RoutingView::new(geometry, ordinal, self.batch.len(), self.buffers.planes(self.columns, nll))
             .map_err(|source| self.rows.invalid(source))
     }
 

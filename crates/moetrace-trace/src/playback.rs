@@ -7,7 +7,7 @@ use crate::file::Batches;
 use crate::layer::LayerBuffers;
 use crate::pass::RecordedPass;
 use crate::schema::{DATASET, NLL};
-use crate::{SampleRow, ShardReader, TraceError};
+use crate::{SampleRow, ShardReader, TraceColumns, TraceError};
 
 /// Rows decoded at once.
 const READ_ROWS: usize = 4_096;
@@ -17,8 +17,8 @@ const READ_ROWS: usize = 4_096;
 /// After an error nothing more can be expected of it.
 pub struct Playback {
     shard: ShardReader,
-    /// Optional planes to deliver.
-    planes: Planes,
+    /// What is read besides experts.
+    columns: TraceColumns,
     source: Source,
     buffers: LayerBuffers,
     /// Rows of the file behind us.
@@ -35,23 +35,23 @@ impl std::fmt::Debug for Playback {
 
 impl Playback {
     pub(crate) fn new(shard: ShardReader, wants: Planes) -> Result<Self, TraceError> {
-        let columns = shard.columns();
-        let planes = Planes {
-            logits: wants.logits && columns.logits,
-            shared_gate: wants.shared_gate && columns.shared_gate,
-            hidden: false,
-            nll: wants.nll && columns.nll,
+        let recorded = shard.columns();
+        let columns = TraceColumns {
+            logits: wants.logits && recorded.logits,
+            shared_gate: wants.shared_gate && recorded.shared_gate,
+            nll: wants.nll && recorded.nll,
+            ..recorded
         };
         let unwanted = |name: &str| {
             let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
             name == DATASET
-                || (stem == "logits_" && !planes.logits)
-                || (stem == "shared_gate_" && !planes.shared_gate)
-                || (name == NLL && !planes.nll)
+                || (stem == "logits_" && !columns.logits)
+                || (stem == "shared_gate_" && !columns.shared_gate)
+                || (name == NLL && !columns.nll)
         };
         let batches = shard.file().batches(READ_ROWS, |name| !unwanted(name))?;
         let source = Source { batches, open: None };
-        Ok(Self { shard, planes, source, buffers: LayerBuffers::default(), row: 0, taken: 0 })
+        Ok(Self { shard, columns, source, buffers: LayerBuffers::default(), row: 0, taken: 0 })
     }
 
     /// The shard.
@@ -74,7 +74,7 @@ impl Playback {
         let pieces = self.take(rows)?;
         self.taken = next.end;
         let samples = &self.shard.samples()[next];
-        RecordedPass::new(&self.shard, samples, (first, pieces), self.planes, &mut self.buffers)
+        RecordedPass::new(&self.shard, samples, (first, pieces), self.columns, &mut self.buffers)
     }
 
     /// Leaves out the next `samples` samples; their rows are decoded, but not checked.

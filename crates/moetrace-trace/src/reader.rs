@@ -37,15 +37,7 @@ impl ShardReader {
         let file = TraceFile::open(data, "tokens")?;
         let geometry = geometry(file.metadata(), data)?;
         let dataset: String = parse(file.metadata(), data, DATASET, "a name")?;
-        let first = geometry.layers().first().map(|&layer| LayerColumns::of(layer));
-        let columns = TraceColumns {
-            token_ids: file.has(TOKEN),
-            text: false,
-            logits: first.as_ref().is_some_and(|f| file.has(&f.logits)),
-            shared_gate: first.as_ref().is_some_and(|f| file.has(&f.shared_gate)),
-            nll: file.has(NLL),
-            hidden: false,
-        };
+        let columns = recorded_columns(&file, &geometry);
         // The data set's name is taken from the metadata: tools that rewrite a file undo the dictionary.
         for field in token_fields(&geometry, columns).iter().filter(|field| field.name() != schema::DATASET) {
             file.expect(field.name(), field.data_type())?;
@@ -75,7 +67,7 @@ impl ShardReader {
         &self.dataset
     }
 
-    /// The optional columns that are there.
+    /// Which of the columns that may be absent are there.
     pub fn columns(&self) -> TraceColumns {
         self.columns
     }
@@ -116,5 +108,23 @@ impl ShardReader {
     /// returns.
     pub fn play(self, tokens_per_pass: usize, sink: &mut dyn RoutingSink) -> Result<(), TraceError> {
         self.playback(sink.wants())?.play(tokens_per_pass, sink)
+    }
+}
+
+/// Which of the columns that may be absent a tokens table has; a layer lacks what all lack.
+pub(crate) fn recorded_columns(file: &TraceFile, geometry: &RoutingGeometry) -> TraceColumns {
+    let of_layers = |name: fn(&LayerColumns) -> &String| {
+        geometry.layers().iter().any(|&layer| file.has(name(&LayerColumns::of(layer))))
+    };
+    TraceColumns {
+        weights: of_layers(|layer| &layer.weights),
+        margins: of_layers(|layer| &layer.margin),
+        gate_entropy: of_layers(|layer| &layer.gate_entropy),
+        token_ids: file.has(TOKEN),
+        text: false,
+        logits: of_layers(|layer| &layer.logits),
+        shared_gate: of_layers(|layer| &layer.shared_gate),
+        nll: file.has(NLL),
+        hidden: false,
     }
 }

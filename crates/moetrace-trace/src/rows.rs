@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use arrow::datatypes::{UInt16Type, UInt32Type};
-use moetrace_routing::Planes;
 use serde::Serialize;
 
-use crate::TraceError;
 use crate::column::Part;
 use crate::file::TraceFile;
 use crate::layer::LayerBuffers;
 use crate::metadata::geometry;
+use crate::reader::recorded_columns;
 use crate::schema::{POSITION, SAMPLE, TOKEN};
+use crate::{TraceColumns, TraceError};
 
 /// One token with the routing of every layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,12 +33,12 @@ pub struct LayerRouting {
     pub layer: u16,
     /// Chosen experts in rank order, `[K]`.
     pub experts: Vec<u16>,
-    /// Their weights as applied, `[K]`.
-    pub weights: Vec<f32>,
-    /// Score of rank k minus score of rank k + 1.
-    pub margin: f32,
-    /// Entropy of the full softmax in bits.
-    pub gate_entropy: f32,
+    /// Their weights as applied, `[K]`, if recorded.
+    pub weights: Option<Vec<f32>>,
+    /// Score of rank k minus score of rank k + 1, if recorded.
+    pub margin: Option<f32>,
+    /// Entropy of the full softmax in bits, if recorded.
+    pub gate_entropy: Option<f32>,
 }
 
 /// The first `count` rows of a tokens table.
@@ -48,6 +48,8 @@ pub struct LayerRouting {
 pub fn read_rows(path: &Path, count: usize) -> Result<Vec<TokenRow>, TraceError> {
     let file = TraceFile::open(path, "tokens")?;
     let geometry = geometry(file.metadata(), path)?;
+    let recorded = recorded_columns(&file, &geometry);
+    let columns = TraceColumns { logits: false, shared_gate: false, ..recorded };
     let mut rows = Vec::new();
     let mut batches = file.batches(count.clamp(1, 8_192), |_| true)?;
     while rows.len() < count {
@@ -59,7 +61,7 @@ pub fn read_rows(path: &Path, count: usize) -> Result<Vec<TokenRow>, TraceError>
         let mut layers = Vec::new();
         for &layer in geometry.layers() {
             let mut buffers = LayerBuffers::default();
-            buffers.add(&part, layer, &geometry, Planes::default())?;
+            buffers.add(&part, layer, &geometry, columns)?;
             layers.push((layer, buffers));
         }
         let k = geometry.chosen();
@@ -67,9 +69,9 @@ pub fn read_rows(path: &Path, count: usize) -> Result<Vec<TokenRow>, TraceError>
             let of = |(layer, b): &(moetrace_routing::LayerIndex, LayerBuffers)| LayerRouting {
                 layer: layer.0,
                 experts: b.experts[i * k..(i + 1) * k].iter().map(|e| e.0).collect(),
-                weights: b.weights[i * k..(i + 1) * k].to_vec(),
-                margin: b.margins[i],
-                gate_entropy: b.gate_entropy[i],
+                weights: b.weights.get(i * k..(i + 1) * k).map(<[f32]>::to_vec),
+                margin: b.margins.get(i).copied(),
+                gate_entropy: b.gate_entropy.get(i).copied(),
             };
             layers.iter().map(of).collect()
         };

@@ -67,12 +67,17 @@ pub(crate) fn token_fields(geometry: &RoutingGeometry, columns: TraceColumns) ->
     let (k, e) = (geometry.chosen(), geometry.experts());
     for (ordinal, &layer) in geometry.layers().iter().enumerate() {
         let name = LayerColumns::of(layer);
-        let mut layer_fields = vec![
-            Field::new(name.experts, list(id.clone(), k), false),
-            Field::new(name.weights, list(DataType::Float32, k), false),
-            Field::new(name.margin, DataType::Float32, false),
-            with(Field::new(name.gate_entropy, DataType::Float32, false), &[("unit", "bit")]),
-        ];
+        let mut layer_fields = vec![Field::new(name.experts, list(id.clone(), k), false)];
+        if columns.weights {
+            layer_fields.push(Field::new(name.weights, list(DataType::Float32, k), false));
+        }
+        if columns.margins {
+            layer_fields.push(Field::new(name.margin, DataType::Float32, false));
+        }
+        if columns.gate_entropy {
+            let field = Field::new(name.gate_entropy, DataType::Float32, false);
+            layer_fields.push(with(field, &[("unit", "bit")]));
+        }
         if columns.logits {
             layer_fields.push(Field::new(name.logits, list(DataType::Float32, e), false));
         }

@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 
 use moetrace_routing::WeightPrecision;
 
-/// The optional columns of a trace.
+/// The columns of a trace that may be absent. Those of the first three are absent only where another tool recorded the
+/// routing without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceColumns {
+    /// `weights_LL`, `[K]` for each token and layer.
+    pub weights: bool,
+    /// `margin_LL`.
+    pub margins: bool,
+    /// `gate_entropy_LL`.
+    pub gate_entropy: bool,
     /// `token_id`; off with `--no-tokens`, so that the text cannot be had back from the trace.
     pub token_ids: bool,
     /// `text` in the samples table.
@@ -23,7 +30,17 @@ pub struct TraceColumns {
 
 impl Default for TraceColumns {
     fn default() -> Self {
-        Self { token_ids: true, text: false, logits: false, shared_gate: false, nll: false, hidden: false }
+        Self {
+            weights: true,
+            margins: true,
+            gate_entropy: true,
+            token_ids: true,
+            text: false,
+            logits: false,
+            shared_gate: false,
+            nll: false,
+            hidden: false,
+        }
     }
 }
 

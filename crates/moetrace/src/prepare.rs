@@ -339,6 +339,7 @@ fn content(
             shared_gate: true,
             nll: args.nll,
             hidden: args.hidden > 0,
+            ..TraceColumns::default()
         },
         weights: match args.weights {
             Weights::F16 => WeightPrecision::Half,

@@ -82,7 +82,7 @@ impl EsftRun {
     }
 
     /// Plays the run, one text a pass. The summaries count every token, so no row is called a BOS row. Margin and
-    /// gate entropy are not recorded: 1 (no tie) and 0 stand in.
+    /// gate entropy are not recorded.
     pub(crate) fn play(&self, sink: &mut dyn RoutingSink) -> Result<()> {
         let k = self.geometry.chosen();
         let mut first = 0;
@@ -97,14 +97,11 @@ impl EsftRun {
             };
             let positions = (0..u32::try_from(len)?).collect();
             sink.begin(&TokenBatch::new(vec![TokenId(0); len], positions, vec![span])?)?;
-            let (margins, gate_entropy) = (vec![1.0; len], vec![0.0; len]);
             for (ordinal, layer) in self.geometry.ordinals().zip(&self.layers) {
                 let slots = first * k..(first + len) * k;
                 let planes = RoutingPlanes {
                     experts: &layer.experts[slots.clone()],
-                    weights: &layer.weights[slots],
-                    margins: &margins,
-                    gate_entropy: &gate_entropy,
+                    weights: Some(&layer.weights[slots]),
                     ..RoutingPlanes::default()
                 };
                 sink.record(&RoutingView::new(&self.geometry, ordinal, len, planes)?)?;
@@ -119,9 +116,10 @@ impl EsftRun {
     pub(crate) fn worst_deviation(&self, report: &MetricsReport) -> Result<(f64, f64)> {
         let mut worst = (0f64, 0f64);
         for layer in &report.layers {
+            let gate_score = layer.esft.gate_score.as_ref().context("no weights")?;
             for (ours, theirs, worst) in [
                 (&layer.esft.token_ratio, &self.summary.token_scores, &mut worst.0),
-                (&layer.esft.gate_score, &self.summary.gate_scores, &mut worst.1),
+                (gate_score, &self.summary.gate_scores, &mut worst.1),
             ] {
                 let theirs = theirs.get(&layer.layer).ok_or_else(|| anyhow!("no layer {}", layer.layer))?;
                 for (expert, ours) in (0u16..).zip(ours) {

@@ -13,10 +13,10 @@ pub(super) struct Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
-    /// What `view` holds at `row`.
-    pub(super) fn of(view: &RoutingView<'a>, row: usize) -> Self {
+    /// What `view` holds at `row`; `weights` are its own.
+    pub(super) fn of(view: &RoutingView<'a>, weights: &'a [f32], row: usize) -> Self {
         let of_row = row * view.chosen()..(row + 1) * view.chosen();
-        Self { experts: &view.experts()[of_row.clone()], weights: &view.weights()[of_row] }
+        Self { experts: &view.experts()[of_row.clone()], weights: &weights[of_row] }
     }
 }
 

@@ -113,8 +113,8 @@ impl RoutingFidelity {
     ///
     /// # Errors
     /// [`MetricsError::OutsidePass`], [`MetricsError::LayerOrder`], [`MetricsError::LayerPair`],
-    /// [`MetricsError::ViewShape`], [`MetricsError::ExpertRange`], and [`MetricsError::TooLarge`] for a number that
-    /// no sum could hold.
+    /// [`MetricsError::ViewShape`], [`MetricsError::ExpertRange`], [`MetricsError::NotRecorded`] without weights, or
+    /// without margins of the reference, and [`MetricsError::TooLarge`] for a number that no sum could hold.
     pub fn record(
         &mut self,
         reference: &RoutingView<'_>,
@@ -137,11 +137,18 @@ impl RoutingFidelity {
                 let (found, chosen, expected) = (view.rows(), view.chosen(), pass.rows);
                 return Err(MetricsError::ViewShape { layer, found, chosen, expected, k });
             }
-            check_rows(view, self.geometry.experts())?;
         }
-        // Where all experts are chosen there is no boundary that two of them could tie at.
-        let boundary = k < self.geometry.experts();
-        pass.count(totals, boundary, (reference, other), &mut self.marks)?;
+        let pair = Pair {
+            margins: reference.margins().ok_or(MetricsError::NotRecorded { layer, plane: "margins" })?,
+            // Where all experts are chosen there is no boundary that two of them could tie at.
+            boundary: k < self.geometry.experts(),
+            views: [reference, other],
+            weights: [
+                check_rows(reference, self.geometry.experts())?,
+                check_rows(other, self.geometry.experts())?,
+            ],
+        };
+        pass.count(totals, &pair, &mut self.marks)?;
         if let (Some(a), Some(b)) = (reference.nll(), other.nll()) {
             for row in pass.counted.iter().cloned().flatten() {
                 self.losses.add((layer, row), a[row], b[row])?;
@@ -201,23 +208,34 @@ impl RoutingFidelity {
     }
 }
 
+/// One layer as both routers decided it; the reference comes first.
+struct Pair<'a> {
+    views: [&'a RoutingView<'a>; 2],
+    /// `[N, K]` each.
+    weights: [&'a [f32]; 2],
+    /// The reference's, `[N]`.
+    margins: &'a [f32],
+    /// Whether two experts can tie at rank K.
+    boundary: bool,
+}
+
 impl Pass {
     /// Counts every row of one layer.
     fn count(
         &mut self,
         totals: &mut LayerTotals,
-        boundary: bool,
-        (reference, other): (&RoutingView<'_>, &RoutingView<'_>),
+        pair: &Pair<'_>,
         marks: &mut [f32],
     ) -> Result<(), MetricsError> {
+        let [reference, other] = pair.views;
         let (e, logits) = (marks.len(), reference.logits().zip(other.logits()));
         for row in self.counted.iter().cloned().flatten() {
-            let margin = reference.margins()[row];
-            let tie = boundary && margin == 0.0;
+            let margin = pair.margins[row];
+            let tie = pair.boundary && margin == 0.0;
             let same = totals.add(
                 (!tie).then_some(margin),
-                Choice::of(reference, row),
-                Choice::of(other, row),
+                Choice::of(reference, pair.weights[0], row),
+                Choice::of(other, pair.weights[1], row),
                 marks,
             );
             if !same {
@@ -232,12 +250,11 @@ impl Pass {
     }
 }
 
-/// Whether a view's numbers can be counted.
-fn check_rows(view: &RoutingView<'_>, experts: usize) -> Result<(), MetricsError> {
+/// The weights of a view whose numbers can be counted.
+fn check_rows<'a>(view: &RoutingView<'a>, experts: usize) -> Result<&'a [f32], MetricsError> {
     let (layer, k) = (view.layer(), view.chosen());
-    for (row, (ids, weights)) in
-        view.experts().chunks_exact(k).zip(view.weights().chunks_exact(k)).enumerate()
-    {
+    let all = view.weights().ok_or(MetricsError::NotRecorded { layer, plane: "weights" })?;
+    for (row, (ids, weights)) in view.experts().chunks_exact(k).zip(all.chunks_exact(k)).enumerate() {
         if let Some(id) = ids.iter().find(|id| id.index() >= experts) {
             return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
         }
@@ -251,5 +268,5 @@ fn check_rows(view: &RoutingView<'_>, experts: usize) -> Result<(), MetricsError
         let (found, expected) = (logits.len() / view.rows().max(1), view.rows());
         return Err(MetricsError::ViewShape { layer, found, chosen: k, expected, k });
     }
-    Ok(())
+    Ok(all)
 }

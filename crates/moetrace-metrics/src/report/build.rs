@@ -64,7 +64,11 @@ pub(crate) fn build(totals: &Totals<'_>) -> MetricsReport {
         samples: totals.samples(),
         include_bos: totals.settings.include_bos,
         bos_excluded: totals.datasets.iter().map(|d| d.bos_excluded).sum(),
-        rows_with_tie: totals.rows_with_tie,
+        rows_with_tie: totals
+            .layers
+            .iter()
+            .all(|layer| layer.recorded.margins == layer.tokens)
+            .then_some(totals.rows_with_tie),
         overall: overall(totals.geometry.experts(), &layers),
         guide: guide(totals, &layers),
         datasets: totals.datasets.iter().map(|d| dataset(totals, d, &layers)).collect(),
@@ -88,8 +92,11 @@ fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) ->
     let loads = totals.loads(ordinal);
     let active_experts = coverage::active(&loads);
     let load_entropy_bits = entropy::of_counts(&loads);
-    let gate_entropy_bits = sums.gate_entropy.mean(sums.tokens);
-    let chosen_entropy_bits = sums.chosen_entropy.mean(sums.tokens - sums.weightless_tokens);
+    let weighted = sums.recorded.weights == sums.tokens;
+    let has_gate_entropy = sums.recorded.gate_entropy == sums.tokens;
+    let gate_entropy_bits = has_gate_entropy.then(|| sums.gate_entropy.mean(sums.tokens));
+    let chosen_entropy_bits =
+        weighted.then(|| sums.chosen_entropy.mean(sums.tokens - sums.weightless_tokens));
     LayerReport {
         layer: sums.layer.0,
         active_experts,
@@ -100,10 +107,10 @@ fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) ->
         load_entropy_bits,
         load_entropy_normalised: entropy::normalised(load_entropy_bits, e),
         gate_entropy_bits,
-        gate_entropy_normalised: entropy::normalised(gate_entropy_bits, e),
+        gate_entropy_normalised: gate_entropy_bits.map(|bits| entropy::normalised(bits, e)),
         chosen_entropy_bits,
-        chosen_entropy_normalised: entropy::normalised(chosen_entropy_bits, k),
-        weightless_tokens: sums.weightless_tokens,
+        chosen_entropy_normalised: chosen_entropy_bits.map(|bits| entropy::normalised(bits, k)),
+        weightless_tokens: weighted.then_some(sums.weightless_tokens),
         effective_experts: if sums.tokens == 0 { 0.0 } else { entropy::effective_experts(load_entropy_bits) },
         unique_pairs: sums.pairs.unique(),
         possible_pairs: pairs::possible(e),
@@ -111,12 +118,12 @@ fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) ->
         max_vio: balance::max_vio(&loads),
         cv: balance::coefficient_of_variation(&loads),
         gini: balance::gini(&loads),
-        ties: sums.ties,
+        ties: (sums.recorded.margins == sums.tokens).then_some(sums.ties),
         esft: EsftScores {
             token_ratio: esft::token_ratio(&loads, k, sums.tokens),
-            gate_score: sums.scores.gate_score(sums.tokens),
+            gate_score: weighted.then(|| sums.scores.gate_score(sums.tokens)),
             sample_token_ratio: sums.scores.sample_token_ratio(),
-            sample_gate_score: sums.scores.sample_gate_score(),
+            sample_gate_score: weighted.then(|| sums.scores.sample_gate_score()),
         },
         specialisation: null.map(|null| specialisation(totals, ordinal, null)),
         loads,
@@ -152,10 +159,12 @@ pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Spread {
 fn overall(experts: usize, layers: &[LayerReport]) -> OverallReport {
     let of = |value: fn(&LayerReport) -> f64| spread(layers.iter().map(value));
     let sum = |value: fn(&LayerReport) -> u64| layers.iter().map(value).sum::<u64>();
-    let of_specialisation = |value: fn(&Specialisation) -> f64| {
-        let known: Option<Vec<f64>> =
-            layers.iter().map(|layer| layer.specialisation.as_ref().map(value)).collect();
+    let if_known = |value: &dyn Fn(&LayerReport) -> Option<f64>| {
+        let known: Option<Vec<f64>> = layers.iter().map(value).collect();
         known.map(|values| spread(values.into_iter()))
+    };
+    let of_specialisation = |value: fn(&Specialisation) -> f64| {
+        if_known(&|layer: &LayerReport| layer.specialisation.as_ref().map(value))
     };
     let (active_slots, slots) = (sum(|l| l.active_experts), (layers.len() * experts) as u64);
     OverallReport {
@@ -164,15 +173,15 @@ fn overall(experts: usize, layers: &[LayerReport]) -> OverallReport {
         coverage: coverage::fraction(active_slots, slots),
         unique_pairs: sum(|l| l.unique_pairs),
         possible_pairs: sum(|l| l.possible_pairs),
-        ties: sum(|l| l.ties),
+        ties: layers.iter().map(|l| l.ties).sum(),
         layer_coverage: of(|l| l.coverage),
         layer_unique_pairs: of(|l| l.unique_pairs as f64),
         load_entropy_bits: of(|l| l.load_entropy_bits),
         load_entropy_normalised: of(|l| l.load_entropy_normalised),
-        gate_entropy_bits: of(|l| l.gate_entropy_bits),
-        gate_entropy_normalised: of(|l| l.gate_entropy_normalised),
-        chosen_entropy_bits: of(|l| l.chosen_entropy_bits),
-        chosen_entropy_normalised: of(|l| l.chosen_entropy_normalised),
+        gate_entropy_bits: if_known(&|l| l.gate_entropy_bits),
+        gate_entropy_normalised: if_known(&|l| l.gate_entropy_normalised),
+        chosen_entropy_bits: if_known(&|l| l.chosen_entropy_bits),
+        chosen_entropy_normalised: if_known(&|l| l.chosen_entropy_normalised),
         effective_experts: of(|l| l.effective_experts),
         max_vio: of(|l| l.max_vio),
         cv: of(|l| l.cv),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use build::{Totals, build, spread};
 
 /// All metrics of a run or of a part of it. Entropies are in bits. Ratios of nothing to nothing are 0: look at
-/// `tokens` first.
+/// `tokens` first. What needs weights, margins or gate entropies is absent unless all tokens have them: traces that
+/// other tools recorded may lack them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricsReport {
     /// E, routed experts in each layer.
@@ -23,7 +24,7 @@ pub struct MetricsReport {
     /// Beginning-of-sequence rows left out.
     pub bos_excluded: u64,
     /// Tokens that have a tie at rank K in at least one layer.
-    pub rows_with_tie: u64,
+    pub rows_with_tie: Option<u64>,
     /// One for each MoE layer, ascending.
     pub layers: Vec<LayerReport>,
     /// All layers together.
@@ -56,15 +57,15 @@ pub struct LayerReport {
     /// The same over log2 E.
     pub load_entropy_normalised: f64,
     /// Mean over tokens of the entropy of the router's full softmax.
-    pub gate_entropy_bits: f64,
+    pub gate_entropy_bits: Option<f64>,
     /// The same over log2 E.
-    pub gate_entropy_normalised: f64,
+    pub gate_entropy_normalised: Option<f64>,
     /// Mean over tokens of the entropy of the K weights divided by their sum.
-    pub chosen_entropy_bits: f64,
+    pub chosen_entropy_bits: Option<f64>,
     /// The same over log2 K.
-    pub chosen_entropy_normalised: f64,
+    pub chosen_entropy_normalised: Option<f64>,
     /// Tokens without a chosen entropy since all their weights are 0.
-    pub weightless_tokens: u64,
+    pub weightless_tokens: Option<u64>,
     /// 2 to the load entropy.
     pub effective_experts: f64,
     /// Unordered pairs of experts chosen together at least once.
@@ -80,7 +81,7 @@ pub struct LayerReport {
     /// Gini coefficient of the loads.
     pub gini: f64,
     /// Tokens whose scores of rank K and K + 1 are equal.
-    pub ties: u64,
+    pub ties: Option<u64>,
     /// Expert scores as ESFT defines them.
     pub esft: EsftScores,
     /// How much experts tell about the data set; absent if fewer than two data sets have tokens.
@@ -93,11 +94,11 @@ pub struct EsftScores {
     /// Tokens that chose the expert over K T.
     pub token_ratio: Vec<f64>,
     /// Sum of the expert's weights over T.
-    pub gate_score: Vec<f64>,
+    pub gate_score: Option<Vec<f64>>,
     /// The token ratio of each sample, averaged over samples.
     pub sample_token_ratio: Vec<f64>,
     /// The gate score of each sample, averaged over samples.
-    pub sample_gate_score: Vec<f64>,
+    pub sample_gate_score: Option<Vec<f64>>,
 }
 
 /// Mutual information between expert and data set in one layer, with its permutation null.
@@ -150,7 +151,7 @@ pub struct OverallReport {
     /// Possible pairs, summed over layers.
     pub possible_pairs: u64,
     /// Ties, summed over layers.
-    pub ties: u64,
+    pub ties: Option<u64>,
     /// Coverage of the layers.
     pub layer_coverage: Spread,
     /// Unique pairs of the layers.
@@ -160,13 +161,13 @@ pub struct OverallReport {
     /// The same over log2 E.
     pub load_entropy_normalised: Spread,
     /// Gate entropy of the layers.
-    pub gate_entropy_bits: Spread,
+    pub gate_entropy_bits: Option<Spread>,
     /// The same over log2 E.
-    pub gate_entropy_normalised: Spread,
+    pub gate_entropy_normalised: Option<Spread>,
     /// Chosen entropy of the layers.
-    pub chosen_entropy_bits: Spread,
+    pub chosen_entropy_bits: Option<Spread>,
     /// The same over log2 K.
-    pub chosen_entropy_normalised: Spread,
+    pub chosen_entropy_normalised: Option<Spread>,
     /// Effective experts of the layers.
     pub effective_experts: Spread,
     /// `MaxVio` of the layers.

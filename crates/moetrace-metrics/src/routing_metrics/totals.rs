@@ -9,11 +9,37 @@ use crate::{
     pairs::PairCounts,
 };
 
+/// Tokens of a layer that have what other tools leave out. A number over all tokens is known only if all have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Recorded {
+    pub(crate) weights: u64,
+    pub(crate) margins: u64,
+    pub(crate) gate_entropy: u64,
+}
+
+impl Recorded {
+    fn merge(&mut self, other: Self) {
+        self.weights += other.weights;
+        self.margins += other.margins;
+        self.gate_entropy += other.gate_entropy;
+    }
+
+    fn count(&mut self, view: &RoutingView<'_>, rows: u64) {
+        let of = |is_there: bool| if is_there { rows } else { 0 };
+        self.merge(Self {
+            weights: of(view.weights().is_some()),
+            margins: of(view.margins().is_some()),
+            gate_entropy: of(view.gate_entropy().is_some()),
+        });
+    }
+}
+
 /// What is counted over all data sets in one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerTotals {
     pub(crate) layer: LayerIndex,
     pub(crate) tokens: u64,
+    pub(crate) recorded: Recorded,
     pub(crate) ties: u64,
     pub(crate) gate_entropy: FixedSum,
     pub(crate) chosen_entropy: FixedSum,
@@ -28,6 +54,7 @@ impl LayerTotals {
         Self {
             layer,
             tokens: 0,
+            recorded: Recorded::default(),
             ties: 0,
             gate_entropy: FixedSum::default(),
             chosen_entropy: FixedSum::default(),
@@ -39,6 +66,7 @@ impl LayerTotals {
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
+        self.recorded.merge(other.recorded);
         self.ties += other.ties;
         self.gate_entropy.merge(other.gate_entropy);
         self.chosen_entropy.merge(other.chosen_entropy);
@@ -101,19 +129,24 @@ impl SampleCounts {
         // Where all experts are chosen there is no boundary that two of them could tie at.
         let boundary = k < self.experts.len();
         layer.tokens += rows.len() as u64;
+        layer.recorded.count(view, rows.len() as u64);
         for row in rows {
             let ids = &view.experts()[row * k..][..k];
-            let weights = &view.weights()[row * k..][..k];
-            self.count_row(view.layer(), row, ids, weights)?;
+            self.count_ids(view.layer(), row, ids)?;
             layer.pairs.add(ids);
-            match entropy::of_weights(weights) {
-                Some(bits) => layer.chosen_entropy.add(bits),
-                None => layer.weightless_tokens += 1,
+            if let Some(weights) = view.weights() {
+                let weights = &weights[row * k..][..k];
+                self.add_weights(view.layer(), row, ids, weights)?;
+                match entropy::of_weights(weights) {
+                    Some(bits) => layer.chosen_entropy.add(bits),
+                    None => layer.weightless_tokens += 1,
+                }
             }
-            let gate_entropy = view.gate_entropy()[row];
-            check_term(view.layer(), row, "gate entropy", gate_entropy)?;
-            layer.gate_entropy.add(f64::from(gate_entropy));
-            if boundary && view.margins()[row] == 0.0 {
+            if let Some(gate_entropy) = view.gate_entropy().map(|all| all[row]) {
+                check_term(view.layer(), row, "gate entropy", gate_entropy)?;
+                layer.gate_entropy.add(f64::from(gate_entropy));
+            }
+            if boundary && view.margins().is_some_and(|all| all[row] == 0.0) {
                 layer.ties += 1;
                 tied[row] = true;
             }
@@ -122,7 +155,20 @@ impl SampleCounts {
     }
 
     #[inline]
-    fn count_row(
+    fn count_ids(&mut self, layer: LayerIndex, row: usize, ids: &[ExpertId]) -> Result<(), MetricsError> {
+        let experts = self.experts.len();
+        for id in ids {
+            let Some(count) = self.experts.get_mut(id.index()) else {
+                return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
+            };
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    /// The ids have been counted, so that all are below E.
+    #[inline]
+    fn add_weights(
         &mut self,
         layer: LayerIndex,
         row: usize,
@@ -131,15 +177,8 @@ impl SampleCounts {
     ) -> Result<(), MetricsError> {
         // Weights do not rise with the rank: the first stands for all.
         check_term(layer, row, "weight", weights[0])?;
-        let experts = self.experts.len();
         for (id, &weight) in ids.iter().zip(weights) {
-            let (Some(count), Some(sum)) =
-                (self.experts.get_mut(id.index()), self.weights.get_mut(id.index()))
-            else {
-                return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
-            };
-            *count += 1;
-            sum.add(f64::from(weight));
+            self.weights[id.index()].add(f64::from(weight));
         }
         Ok(())
     }

@@ -36,9 +36,9 @@ fn record(
     weights[0] = weight;
     let planes = RoutingPlanes {
         experts: &experts,
-        weights: &weights,
-        margins: &[0.1],
-        gate_entropy: &[gate_entropy],
+        weights: Some(&weights),
+        margins: Some(&[0.1]),
+        gate_entropy: Some(&[gate_entropy]),
         ..RoutingPlanes::default()
     };
     metrics.record(&RoutingView::new(geometry, MoeOrdinal(ordinal), 1, planes).unwrap())

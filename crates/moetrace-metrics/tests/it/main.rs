@@ -10,6 +10,7 @@ mod esft_files;
 mod fidelity;
 mod groups;
 mod merging;
+mod not_recorded;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;
 mod segments;

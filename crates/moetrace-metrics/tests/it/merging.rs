@@ -51,8 +51,8 @@ proptest! {
             // Sums over experts run in another order: they may differ by rounding.
             for (a, b) in [
                 (a.load_entropy_bits, b.load_entropy_bits),
-                (a.chosen_entropy_bits, b.chosen_entropy_bits),
-                (a.gate_entropy_bits, b.gate_entropy_bits),
+                (a.chosen_entropy_bits.unwrap(), b.chosen_entropy_bits.unwrap()),
+                (a.gate_entropy_bits.unwrap(), b.gate_entropy_bits.unwrap()),
                 (a.max_vio, b.max_vio),
                 (a.cv, b.cv),
                 (a.gini, b.gini),

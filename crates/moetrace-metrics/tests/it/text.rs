@@ -80,9 +80,9 @@ impl Layer {
     pub(crate) fn planes(&self) -> RoutingPlanes<'_> {
         RoutingPlanes {
             experts: &self.experts,
-            weights: &self.weights,
-            margins: &self.margins,
-            gate_entropy: &self.gate_entropy,
+            weights: Some(&self.weights),
+            margins: Some(&self.margins),
+            gate_entropy: Some(&self.gate_entropy),
             ..RoutingPlanes::default()
         }
     }

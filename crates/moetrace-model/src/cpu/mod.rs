@@ -216,7 +216,7 @@ impl CpuEngine {
     fn record_nothing(&self, sink: &mut dyn RoutingSink) -> Result<(), ModelError> {
         let geometry = self.config.geometry();
         for ordinal in geometry.ordinals() {
-            sink.record(&RoutingView::new(geometry, ordinal, 0, RoutingPlanes::default())?)?;
+            sink.record(&RoutingView::new(geometry, ordinal, 0, RoutingPlanes::of_no_tokens())?)?;
         }
         Ok(())
     }

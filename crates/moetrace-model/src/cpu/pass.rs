@@ -194,9 +194,9 @@ impl Pass<'_> {
         let rows = self.batch.hidden_rows();
         let planes = RoutingPlanes {
             experts: &routing.experts,
-            weights: &routing.weights,
-            margins: &routing.margins,
-            gate_entropy: &routing.gate_entropy,
+            weights: Some(&routing.weights),
+            margins: Some(&routing.margins),
+            gate_entropy: Some(&routing.gate_entropy),
             logits: self.planes.logits.then_some(routing.logits.as_slice()),
             shared_gate: recorded.shared_gate.as_deref().filter(|_| self.planes.shared_gate),
             hidden: recorded.hidden.as_deref().map(|values| HiddenRows { rows, values }),

@@ -161,7 +161,7 @@ impl<T: Element + Target> Run for Model<T> {
         if batch.is_empty() {
             let geometry = self.config.geometry();
             for ordinal in geometry.ordinals() {
-                sink.record(&RoutingView::new(geometry, ordinal, 0, RoutingPlanes::default())?)?;
+                sink.record(&RoutingView::new(geometry, ordinal, 0, RoutingPlanes::of_no_tokens())?)?;
             }
         } else {
             self.chunks = Chunk::cut(&lengths, expected);

@@ -58,9 +58,9 @@ impl<T: Element> Model<T> {
         let gated = self.config.geometry().has_shared_gate() && asked.planes.shared_gate;
         let planes = RoutingPlanes {
             experts: &self.layer.experts,
-            weights: came.map_or(&self.layer.weights, |came| came.weights),
-            margins: came.map_or(&self.layer.margins, |came| came.margins),
-            gate_entropy: came.map_or(&self.layer.entropies, |came| came.entropies),
+            weights: Some(came.map_or(&self.layer.weights, |came| came.weights)),
+            margins: Some(came.map_or(&self.layer.margins, |came| came.margins)),
+            gate_entropy: Some(came.map_or(&self.layer.entropies, |came| came.entropies)),
             logits: asked.planes.logits.then(|| came.map_or(&self.layer.logits[..], |came| came.logits)),
             shared_gate: gated.then(|| came.map_or(&self.layer.gates[..], |came| came.gates)),
             hidden: asked.planes.hidden.then_some(HiddenRows { rows, values: &self.layer.hidden }),

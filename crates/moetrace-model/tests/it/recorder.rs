@@ -50,9 +50,9 @@ impl RoutingSink for Recorder {
         self.layers.push(Layer {
             number: view.layer().index(),
             experts: view.experts().iter().map(|e| e.0).collect(),
-            weights: view.weights().to_vec(),
-            margins: view.margins().to_vec(),
-            gate_entropy: view.gate_entropy().to_vec(),
+            weights: view.weights().unwrap().to_vec(),
+            margins: view.margins().unwrap().to_vec(),
+            gate_entropy: view.gate_entropy().unwrap().to_vec(),
             logits: view.logits().map(<[f32]>::to_vec),
             shared_gate: view.shared_gate().map(<[f32]>::to_vec),
             hidden: view.hidden().map(|h| h.values.to_vec()),

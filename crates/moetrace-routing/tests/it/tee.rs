@@ -24,7 +24,7 @@ impl RoutingSink for Listener {
             return Err(SinkError::new("full"));
         }
         self.heard.push(format!("layer {}", view.layer()));
-        self.weights.extend(view.weights());
+        self.weights.extend(view.weights().unwrap());
         Ok(())
     }
     fn end(&mut self) -> Result<(), SinkError> {
@@ -46,9 +46,9 @@ fn play(sink: &mut dyn RoutingSink) -> Result<(), SinkError> {
     let batch = TokenBatch::new(vec![TokenId(0)], vec![0], vec![span]).unwrap();
     let planes = RoutingPlanes {
         experts: &[ExpertId(1)],
-        weights: &[0.123_456_79],
-        margins: &[0.0],
-        gate_entropy: &[1.0],
+        weights: Some(&[0.123_456_79]),
+        margins: Some(&[0.0]),
+        gate_entropy: Some(&[1.0]),
         ..RoutingPlanes::default()
     };
     sink.begin(&batch)?;

@@ -13,9 +13,9 @@ const ROWS: [f32; 2] = [0.1, 0.0];
 fn planes() -> RoutingPlanes<'static> {
     RoutingPlanes {
         experts: &EXPERTS,
-        weights: &WEIGHTS,
-        margins: &ROWS,
-        gate_entropy: &ROWS,
+        weights: Some(&WEIGHTS),
+        margins: Some(&ROWS),
+        gate_entropy: Some(&ROWS),
         ..RoutingPlanes::default()
     }
 }
@@ -29,7 +29,19 @@ fn a_sound_view_keeps_what_it_was_given() {
     let view = RoutingView::new(&geometry(), MoeOrdinal(1), 2, planes()).unwrap();
     assert_eq!((view.layer(), view.rows(), view.chosen()), (LayerIndex(2), 2, 2));
     assert_eq!(view.experts(), EXPERTS);
-    assert_eq!(view.weights(), WEIGHTS);
+    assert_eq!(view.weights(), Some(&WEIGHTS[..]));
+}
+
+#[test]
+fn weights_margins_and_entropies_may_be_absent_and_ids_are_checked_all_the_same() {
+    let experts_only = RoutingPlanes { experts: &EXPERTS, ..RoutingPlanes::default() };
+    let view = RoutingView::new(&geometry(), MoeOrdinal(1), 2, experts_only).unwrap();
+    assert_eq!((view.weights(), view.margins(), view.gate_entropy()), (None, None, None));
+    let twice = [ExpertId(3), ExpertId(0), ExpertId(1), ExpertId(1)];
+    assert!(matches!(
+        refusal(RoutingPlanes { experts: &twice, ..experts_only }),
+        RoutingError::ExpertTwice { row: 1, expert: 1, .. }
+    ));
 }
 
 #[test]
@@ -46,22 +58,22 @@ fn each_broken_plane_is_refused_with_its_row() {
     ));
     let rising = [0.5, 0.25, 0.4, 0.41];
     assert!(matches!(
-        refusal(RoutingPlanes { weights: &rising, ..planes() }),
+        refusal(RoutingPlanes { weights: Some(&rising), ..planes() }),
         RoutingError::WeightOrder { row: 1, rank: 1, .. }
     ));
     for bad in [f32::NAN, f32::INFINITY, -0.1] {
         let weights = [0.5, 0.25, bad, 0.0];
         assert!(matches!(
-            refusal(RoutingPlanes { weights: &weights, ..planes() }),
+            refusal(RoutingPlanes { weights: Some(&weights), ..planes() }),
             RoutingError::NotFinite { row: 1, plane: "weight", .. }
         ));
         let column = [0.0, bad];
         assert!(matches!(
-            refusal(RoutingPlanes { margins: &column, ..planes() }),
+            refusal(RoutingPlanes { margins: Some(&column), ..planes() }),
             RoutingError::NotFinite { row: 1, plane: "margin", .. }
         ));
         assert!(matches!(
-            refusal(RoutingPlanes { gate_entropy: &column, ..planes() }),
+            refusal(RoutingPlanes { gate_entropy: Some(&column), ..planes() }),
             RoutingError::NotFinite { row: 1, plane: "gate entropy", .. }
         ));
     }
@@ -73,9 +85,9 @@ fn wrong_lengths_are_refused_by_name() {
     let hidden = HiddenRows { rows: &[0], values: &short };
     let cases = [
         ("experts", RoutingPlanes { experts: &EXPERTS[..3], ..planes() }),
-        ("weights", RoutingPlanes { weights: &WEIGHTS[..3], ..planes() }),
-        ("margins", RoutingPlanes { margins: &short, ..planes() }),
-        ("gate entropy", RoutingPlanes { gate_entropy: &short, ..planes() }),
+        ("weights", RoutingPlanes { weights: Some(&WEIGHTS[..3]), ..planes() }),
+        ("margins", RoutingPlanes { margins: Some(&short), ..planes() }),
+        ("gate entropy", RoutingPlanes { gate_entropy: Some(&short), ..planes() }),
         ("logits", RoutingPlanes { logits: Some(&short), ..planes() }),
         ("shared gate", RoutingPlanes { shared_gate: Some(&short), ..planes() }),
         ("hidden states", RoutingPlanes { hidden: Some(hidden), ..planes() }),

@@ -114,9 +114,9 @@ impl Engine for Arithmetic {
                 .collect();
             let planes = RoutingPlanes {
                 experts: &experts,
-                weights: &weights,
-                margins: &margins,
-                gate_entropy: &entropy,
+                weights: Some(&weights),
+                margins: Some(&margins),
+                gate_entropy: Some(&entropy),
                 hidden: sink
                     .wants()
                     .hidden

@@ -226,8 +226,8 @@ fn the_first_rows_can_be_looked_at() {
     assert_eq!((last.sample_id, last.position, last.token_id), (4, 0, Some(recording.token_ids[3].0)));
     for (found, layer) in last.layers.iter().zip(&recording.layers) {
         let experts: Vec<u16> = layer.experts[9..12].iter().map(|id| id.0).collect();
-        assert_eq!((&found.experts, &found.weights[..]), (&experts, &layer.weights[9..12]));
-        assert_eq!((found.margin, found.gate_entropy), (layer.margins[3], layer.gate_entropy[3]));
+        assert_eq!((&found.experts, found.weights.as_deref()), (&experts, Some(&layer.weights[9..12])));
+        assert_eq!((found.margin, found.gate_entropy), (Some(layer.margins[3]), Some(layer.gate_entropy[3])));
     }
     assert_eq!(
         read_columns(&data).unwrap()[..5],

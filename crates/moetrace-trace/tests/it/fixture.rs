@@ -126,9 +126,9 @@ impl Recording {
             let last = ordinal.index() + 1 == self.layers.len();
             let planes = RoutingPlanes {
                 experts: &layer.experts[rows.start * k..rows.end * k],
-                weights: &layer.weights[rows.start * k..rows.end * k],
-                margins: &layer.margins[rows.clone()],
-                gate_entropy: &layer.gate_entropy[rows.clone()],
+                weights: Some(&layer.weights[rows.start * k..rows.end * k]),
+                margins: Some(&layer.margins[rows.clone()]),
+                gate_entropy: Some(&layer.gate_entropy[rows.clone()]),
                 logits: wants.logits.then(|| &layer.logits[rows.start * e..rows.end * e]),
                 shared_gate: wants.shared_gate.then(|| &layer.shared_gate[rows.clone()]),
                 hidden: wants.hidden.then(|| HiddenRows {
@@ -200,7 +200,14 @@ fn layer(geometry: &RoutingGeometry, n: usize, numbers: &mut Numbers) -> Layer {
 
 /// Every optional column.
 pub(crate) fn all_columns() -> TraceColumns {
-    TraceColumns { token_ids: true, text: true, logits: true, shared_gate: true, nll: true, hidden: true }
+    TraceColumns {
+        text: true,
+        logits: true,
+        shared_gate: true,
+        nll: true,
+        hidden: true,
+        ..TraceColumns::default()
+    }
 }
 
 /// Remembers everything, pass after pass, but for how it was cut into passes.
@@ -234,9 +241,9 @@ impl RoutingSink for Memory {
         assert_eq!(view.rows(), self.batch_rows);
         let layer = &mut self.heard.layers[view.ordinal().index()];
         layer.experts.extend_from_slice(view.experts());
-        layer.weights.extend_from_slice(view.weights());
-        layer.margins.extend_from_slice(view.margins());
-        layer.gate_entropy.extend_from_slice(view.gate_entropy());
+        layer.weights.extend_from_slice(view.weights().unwrap_or_default());
+        layer.margins.extend_from_slice(view.margins().unwrap_or_default());
+        layer.gate_entropy.extend_from_slice(view.gate_entropy().unwrap_or_default());
         layer.logits.extend_from_slice(view.logits().unwrap_or_default());
         layer.shared_gate.extend_from_slice(view.shared_gate().unwrap_or_default());
         self.heard.nll.extend_from_slice(view.nll().unwrap_or_default());

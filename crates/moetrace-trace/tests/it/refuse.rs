@@ -91,9 +91,9 @@ fn calls_out_of_order_are_errors_and_not_wrong_rows() {
     let one = batch("letters", vec![0]);
     let planes = RoutingPlanes {
         experts: &[ExpertId(0), ExpertId(1)],
-        weights: &[0.5, 0.5],
-        margins: &[0.0],
-        gate_entropy: &[1.0],
+        weights: Some(&[0.5, 0.5]),
+        margins: Some(&[0.0]),
+        gate_entropy: Some(&[1.0]),
         ..RoutingPlanes::default()
     };
     let view = |ordinal: usize| {
@@ -120,9 +120,9 @@ fn a_view_of_another_geometry_is_refused() {
     let other = geometry(300, 2, 2);
     let planes = RoutingPlanes {
         experts: &[ExpertId(258), ExpertId(1)],
-        weights: &[0.5, 0.5],
-        margins: &[0.0],
-        gate_entropy: &[1.0],
+        weights: Some(&[0.5, 0.5]),
+        margins: Some(&[0.0]),
+        gate_entropy: Some(&[1.0]),
         ..RoutingPlanes::default()
     };
     let view = RoutingView::new(&other, other.ordinals().next().unwrap(), 1, planes).unwrap();
@@ -143,9 +143,9 @@ fn planes_of_another_width_are_refused_before_they_are_cut() {
     let values = vec![0.0; other.hidden()];
     let planes = RoutingPlanes {
         experts: &[ExpertId(2), ExpertId(1)],
-        weights: &[0.5, 0.5],
-        margins: &[0.0],
-        gate_entropy: &[1.0],
+        weights: Some(&[0.5, 0.5]),
+        margins: Some(&[0.0]),
+        gate_entropy: Some(&[1.0]),
         ..RoutingPlanes::default()
     };
     let logits = RoutingPlanes { logits: Some(&[0.0; 3]), ..planes };
@@ -177,9 +177,9 @@ fn only_the_loss_of_a_first_token_may_be_missing() {
         for ordinal in geometry.ordinals() {
             let planes = RoutingPlanes {
                 experts: &[ExpertId(2), ExpertId(1)].repeat(3),
-                weights: &[0.5; 6],
-                margins: &[0.0; 3],
-                gate_entropy: &[1.0; 3],
+                weights: Some(&[0.5; 6]),
+                margins: Some(&[0.0; 3]),
+                gate_entropy: Some(&[1.0; 3]),
                 nll: (ordinal.index() == 1).then_some(nll),
                 ..RoutingPlanes::default()
             };

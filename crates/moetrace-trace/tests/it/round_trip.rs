@@ -19,8 +19,15 @@ fn expected(recording: &Recording, columns: TraceColumns, wants: Planes) -> Reco
     let gate = columns.shared_gate && wants.shared_gate && recording.geometry.has_shared_gate();
     expected.hidden_rows.clear();
     for layer in &mut expected.layers {
-        let Layer { logits, shared_gate, hidden, .. } = layer;
+        let Layer { weights, margins, gate_entropy, logits, shared_gate, hidden, .. } = layer;
         hidden.clear();
+        for (is_there, plane) in
+            [(columns.weights, weights), (columns.margins, margins), (columns.gate_entropy, gate_entropy)]
+        {
+            if !is_there {
+                plane.clear();
+            }
+        }
         if !(columns.logits && wants.logits) {
             logits.clear();
         }
@@ -53,9 +60,19 @@ fn check(recording: &Recording, settings: &TraceSettings, wants: Planes, tokens_
 }
 
 fn columns() -> impl Strategy<Value = TraceColumns> {
-    prop::array::uniform6(any::<bool>()).prop_map(|[token_ids, text, logits, shared_gate, nll, hidden]| {
-        TraceColumns { token_ids, text, logits, shared_gate, nll, hidden }
-    })
+    prop::array::uniform9(any::<bool>()).prop_map(
+        |[weights, margins, gate_entropy, token_ids, text, logits, shared_gate, nll, hidden]| TraceColumns {
+            weights,
+            margins,
+            gate_entropy,
+            token_ids,
+            text,
+            logits,
+            shared_gate,
+            nll,
+            hidden,
+        },
+    )
 }
 
 proptest! {
@@ -102,7 +119,7 @@ proptest! {
                     let view = pass.layer(MoeOrdinal(ordinal)).unwrap();
                     let layer = &recording.layers[usize::from(ordinal)];
                     prop_assert_eq!(view.experts(), &layer.experts[row * 6..(row + rows) * 6]);
-                    prop_assert_eq!(view.margins(), &layer.margins[row..row + rows]);
+                    prop_assert_eq!(view.margins(), Some(&layer.margins[row..row + rows]));
                 }
                 prop_assert!(pass.layer(MoeOrdinal(2)).is_err());
             }

@@ -32,14 +32,14 @@ pub(crate) fn layers(report: &MetricsReport) -> String {
             l.layer.to_string(),
             format!("{}/{}", l.active_experts, report.experts),
             format!("{:.3}", l.load_entropy_bits),
-            format!("{:.3}", l.gate_entropy_bits),
-            format!("{:.3}", l.chosen_entropy_bits),
+            known(l.gate_entropy_bits, |bits| format!("{bits:.3}")),
+            known(l.chosen_entropy_bits, |bits| format!("{bits:.3}")),
             format!("{:.1}", l.effective_experts),
             format!("{}/{}", thousands(l.unique_pairs), thousands(l.possible_pairs)),
             format!("{:.2}", l.max_vio),
             format!("{:.2}", l.cv),
             format!("{:.3}", l.gini),
-            thousands(l.ties),
+            known(l.ties, thousands),
             information,
             null,
         ]);
@@ -90,7 +90,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
         &format!(
             "load {}, gate {} of at most {bits:.2} bits; ids merged over layers {:.2}",
             spread(&o.load_entropy_bits),
-            spread(&o.gate_entropy_bits),
+            o.gate_entropy_bits.as_ref().map_or_else(|| "not recorded".into(), spread),
             g.entropy_bits,
         ),
     )?;
@@ -100,7 +100,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
         out,
         "total",
         &format!(
-            "{} traces (texts), {} tokens counted{}, {} with a tie at rank {}",
+            "{} traces (texts), {} tokens counted{}, {}",
             thousands(report.samples),
             thousands(report.tokens),
             if report.bos_excluded > 0 {
@@ -108,8 +108,10 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
             } else {
                 String::new()
             },
-            thousands(report.rows_with_tie),
-            report.chosen,
+            report.rows_with_tie.map_or_else(
+                || "ties not recorded".into(),
+                |ties| format!("{} with a tie at rank {}", thousands(ties), report.chosen)
+            ),
         ),
     )
 }
@@ -125,6 +127,11 @@ fn specialisation(out: &mut String, report: &MetricsReport) -> std::fmt::Result 
         }
     }
     Ok(())
+}
+
+/// A number of a table, or `-` where it was not recorded.
+fn known<T>(value: Option<T>, shown: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "-".into(), shown)
 }
 
 pub(super) fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {

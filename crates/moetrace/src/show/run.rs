@@ -231,7 +231,7 @@ pub(crate) fn rows(rows: &[TokenRow]) -> String {
             if at != 0 && at + 1 != row.layers.len() {
                 continue;
             }
-            let weights: Vec<String> = layer.weights.iter().map(|w| format!("{w:.3}")).collect();
+            let weights: Vec<String> = layer.weights.iter().flatten().map(|w| format!("{w:.3}")).collect();
             let experts: Vec<String> = layer.experts.iter().map(ToString::to_string).collect();
             table.add_row([
                 row.sample_id.to_string(),
@@ -239,8 +239,8 @@ pub(crate) fn rows(rows: &[TokenRow]) -> String {
                 row.token_id.map_or("-".into(), |t| t.to_string()),
                 layer.layer.to_string(),
                 experts.join(" "),
-                weights.join(" "),
-                format!("{:.4}", layer.margin),
+                if weights.is_empty() { "-".into() } else { weights.join(" ") },
+                layer.margin.map_or_else(|| "-".into(), |margin| format!("{margin:.4}")),
             ]);
         }
     }
