@@ -1,6 +1,7 @@
 //! In: a plan (settings, model facts, samples), an [`Engine`](moetrace_model::Engine), a run folder.
 //! Out: committed shards on disk, derived files, a summary; the same bytes for the same plan.
-//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume, the walk through two runs.
+//! Holds: shards, manifest, commit records, locks, the loop over shards, replay, resume, the walk through two runs, the search for
+//! faults.
 //! Not here: terminal, flags, clock, environment; no model mathematics, no Parquet encoding.
 //!
 //! A shard counts only when its commit record exists, is of this run's plan, and names files that have the sizes it
@@ -32,6 +33,7 @@ mod stop;
 mod summary;
 mod tally;
 mod usage;
+mod verify;
 mod write;
 
 pub use collect::{Collect, Outcome, ShardRange, collect};
@@ -42,10 +44,13 @@ pub use event::RunEvent;
 pub use execution::Execution;
 pub use folder::RunFolder;
 pub use fs::{Fs, FsFile, RealFs};
-pub use manifest::{DatasetFacts, Difference, Manifest, ModelFacts, ResolvedSetting, TokenizerFacts};
+pub use manifest::{
+    DatasetFacts, Difference, ImportFacts, Manifest, ModelFacts, ResolvedSetting, TokenizerFacts,
+};
 pub use plan::{ContentSettings, Plan};
 pub use replay::{Trust, replay};
 pub use shard::Shard;
 pub use status::{ShardState, Status, status};
 pub use summary::Summary;
 pub use usage::{ProcessUsage, Usage};
+pub use verify::{Fault, FaultKind, Place, Verification, verify};

@@ -39,6 +39,9 @@ pub struct ModelFacts {
     pub quantisation: Option<String>,
     /// `model` (as the reference implementation rounds) or `f32`.
     pub router_dtype: String,
+    /// Whether the K weights of a token are divided by their sum; absent where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renormalised: Option<bool>,
 }
 
 /// Facts about the tokenizer.
@@ -126,6 +129,15 @@ pub struct ResolvedSetting {
     pub source: String,
 }
 
+/// Where a run comes from that no model of ours has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportFacts {
+    /// The layout that was read: `esft`, `flame` or `npy`.
+    pub layout: String,
+    /// Which of `weights`, `margin` and `gate_entropy` the other tool did not record; their columns are absent.
+    pub not_recorded: Vec<String>,
+}
+
 /// The shape of the routing, as JSON has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GeometryFacts {
@@ -154,6 +166,9 @@ pub struct Manifest {
     pub tokenizer: Option<TokenizerFacts>,
     /// The shape of its routing.
     pub geometry: GeometryFacts,
+    /// What it was imported from, if another tool recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportFacts>,
     /// The sources.
     pub datasets: Vec<DatasetFacts>,
     /// Everything that decides the files, by name.
@@ -231,6 +246,7 @@ impl Manifest {
                 hidden: g.hidden(),
                 layers: g.layers().iter().map(|l| l.0).collect(),
             },
+            imported: plan.imported.clone(),
             datasets: plan.dataset_facts(),
             identity: plan.identity(),
             settings,

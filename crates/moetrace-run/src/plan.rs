@@ -7,7 +7,7 @@ use moetrace_corpus::CorpusPlan;
 use moetrace_routing::{RoutingGeometry, WeightPrecision};
 use moetrace_trace::TraceColumns;
 
-use crate::manifest::{DatasetFacts, ModelFacts, TokenizerFacts, identity_hash};
+use crate::manifest::{DatasetFacts, ImportFacts, ModelFacts, TokenizerFacts, identity_hash};
 use crate::{RunError, Shard, ShardRange, shard};
 
 /// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
@@ -47,6 +47,8 @@ pub struct Plan {
     pub corpus: CorpusPlan,
     /// The units of work.
     pub shards: Vec<Shard>,
+    /// Where the routing comes from, if no model of ours makes it.
+    pub imported: Option<ImportFacts>,
 }
 
 impl Plan {
@@ -59,7 +61,7 @@ impl Plan {
         corpus: CorpusPlan,
     ) -> Self {
         let shards = shard::cut(&corpus, content.shard_tokens);
-        Self { content, model, tokenizer, geometry, corpus, shards }
+        Self { content, model, tokenizer, geometry, corpus, shards, imported: None }
     }
 
     /// Everything that decides the files, by name: what the plan hash covers, and what a refusal compares.
@@ -98,6 +100,10 @@ impl Plan {
                 format!("dataset {}", dataset.name),
                 format!("no. {} column {} files {}", i + 1, dataset.column, files.to_hex()),
             );
+        }
+        if let Some(facts) = &self.imported {
+            identity
+                .insert("imported".to_owned(), format!("{} without {:?}", facts.layout, facts.not_recorded));
         }
         identity
     }

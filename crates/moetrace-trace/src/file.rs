@@ -1,5 +1,6 @@
 //! One Parquet file of ours, opened with suspicion: it may have been cut, flipped or written by others.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -199,6 +200,14 @@ fn our_metadata(footer: &ArrowReaderMetadata) -> Metadata {
 /// A [`TraceError`] that names the file: it cannot be read, is damaged, or is no table of ours.
 pub fn verify_footer(path: &Path) -> Result<u64, TraceError> {
     TraceFile::open_any(path).map(|file| file.rows())
+}
+
+/// The keys that a file of any table carries, without their prefix.
+///
+/// # Errors
+/// Those of [`verify_footer`].
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, TraceError> {
+    TraceFile::open_any(path).map(|file| file.metadata)
 }
 
 /// Names of a file's columns, in file order.

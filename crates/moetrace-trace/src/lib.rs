@@ -1,6 +1,6 @@
 //! In: routing views, pass by pass; or the files of a recorded shard.
 //! Out: Parquet files (tokens, samples, hidden states, vocabulary); or the same routing views, played back.
-//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`Playback`], samples, vocabulary, first rows.
+//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`Playback`], [`TokenTable`], samples, vocabulary, first rows.
 //! Not here: run folders, file names, hashes, commits, models, numbers about routing; no clock, no printing.
 //!
 //! `docs/trace-format.md` is the specification of what these files hold and promise.
@@ -23,11 +23,12 @@ mod samples;
 mod schema;
 mod settings;
 mod table;
+mod token_table;
 mod vocabulary;
 mod writer;
 
 pub use error::TraceError;
-pub use file::{read_columns, verify_footer};
+pub use file::{read_columns, read_metadata, verify_footer};
 pub use metadata::SCHEMA_VERSION;
 pub use pass::RecordedPass;
 pub use playback::Playback;
@@ -36,5 +37,6 @@ pub use rows::{LayerRouting, TokenRow, read_rows};
 pub use samples::{SampleRow, read_samples, write_samples};
 pub use schema::{MAX_GROUP_BYTES, MAX_GROUP_ROWS, MAX_POSITION, MAX_SAMPLE_TOKENS};
 pub use settings::{TraceColumns, TraceSettings};
+pub use token_table::{TokenRows, TokenTable};
 pub use vocabulary::{read_vocabulary, write_vocabulary};
 pub use writer::{ShardWriter, WrittenShard};

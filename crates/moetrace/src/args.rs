@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Measure how often run B routed like run A, over the same tokens
     Compare(CompareArgs),
+    /// Read every file of a run and say what is wrong with it
+    Verify(RunArgs),
     /// Show a run's provenance, columns and first rows, or a checkpoint's tensors
     Inspect(InspectArgs),
     /// Write a checkpoint anew in 4 bits (NF4), as bitsandbytes stores it; a call cut short is continued
@@ -172,7 +174,7 @@ pub(crate) struct PlanArgs {
     pub(crate) gpu: Option<&'static Preset>,
 }
 
-/// Arguments of `status`.
+/// Arguments of `status` and `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Run folder.

@@ -71,6 +71,7 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
         Command::Compare(args) => command::compare(&args),
+        Command::Verify(args) => command::verify(&args),
         Command::Inspect(args) => command::inspect(&args),
         Command::Quantize(args) => command::quantize(&args),
         Command::Synth(args) => command::synth(&args),

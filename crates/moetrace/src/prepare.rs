@@ -377,6 +377,7 @@ fn model_facts(
             _ => None,
         },
         router_dtype: cpu.router_dtype.to_string(),
+        renormalised: Some(config.renormalises()),
     })
 }
 

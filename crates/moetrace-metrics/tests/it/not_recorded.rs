@@ -73,7 +73,7 @@ fn fidelity_without_weights_or_the_reference_s_margins_is_refused_by_name() {
         fidelity.begin(&batch(&[&text])).unwrap();
         fidelity.record(&view(reference), &view(other)).map_err(|error| match error {
             MetricsError::NotRecorded { plane, .. } => plane,
-            other => panic!("{other}"),
+            other => unreachable!("{other}"),
         })
     };
     let all = layer.planes();

@@ -11,3 +11,4 @@ mod refuse;
 mod resume;
 mod sharing;
 mod support;
+mod verify;

@@ -214,6 +214,7 @@ pub(crate) fn plan(dir: &Path, content: ContentSettings) -> Plan {
         compute_dtype: "f32".into(),
         quantisation: None,
         router_dtype: "model".into(),
+        renormalised: None,
     };
     Plan::new(content, model, None, geometry(), corpus)
 }

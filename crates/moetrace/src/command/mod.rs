@@ -8,6 +8,7 @@ mod plan;
 mod quantize;
 mod status;
 mod synth;
+mod verify;
 
 use clap::CommandFactory as _;
 
@@ -19,6 +20,7 @@ pub(crate) use plan::plan;
 pub(crate) use quantize::quantize;
 pub(crate) use status::status;
 pub(crate) use synth::synth;
+pub(crate) use verify::verify;
 
 use crate::failure::Failure;
 use crate::output;

@@ -7,6 +7,7 @@ mod plan;
 mod report;
 mod run;
 mod usage;
+mod verify;
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -20,6 +21,7 @@ pub(crate) use run::{
 };
 
 pub(crate) use usage::{halved, used, used_json};
+pub(crate) use verify::{verification, verified};
 
 /// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
 fn word(text: &str) -> String {

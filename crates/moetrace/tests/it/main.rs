@@ -18,3 +18,4 @@ mod road;
 mod settings;
 mod signals;
 mod streams;
+mod verify;

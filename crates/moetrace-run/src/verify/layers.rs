@@ -1,0 +1,163 @@
+//! One layer's columns, row by row: what a router can have decided, and what its numbers must be.
+
+use moetrace_routing::{ExpertId, RoutingGeometry, RoutingPlanes};
+
+use super::FaultKind;
+use crate::Manifest;
+
+/// How far a sum of weights may be from what it should be. Weights may have been rounded to bf16 twice, and divided by
+/// a sum in bf16: three times 2^-9. What `f16` files round, and the sum of K in f32, is far less than the rest of this.
+const SUM_TOLERANCE: f32 = 1.0 / 128.0;
+
+/// How far an entropy may be from that of the recorded logits: exponentials in f32, each off by some 2^-23.
+const ENTROPY_TOLERANCE: f64 = 1e-5;
+
+/// What the K weights of a token sum up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WeightSum {
+    /// 1: they are divided by their sum.
+    One,
+    /// At most 1, and K / E at least: the K largest scores of a softmax.
+    Softmax,
+    /// More than 0: another tool recorded them, and does not say how they were made.
+    Unknown,
+}
+
+impl WeightSum {
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        match manifest.model.renormalised {
+            Some(true) => Self::One,
+            None if manifest.imported.is_some() => Self::Unknown,
+            // Every family that moetrace runs has a softmax; whether it renormalises was not noted at first.
+            Some(false) | None => Self::Softmax,
+        }
+    }
+
+    fn range(self, geometry: &RoutingGeometry) -> (f32, f32) {
+        let least = geometry.chosen() as f32 / geometry.experts() as f32;
+        match self {
+            Self::One => (1.0 - SUM_TOLERANCE, 1.0 + SUM_TOLERANCE),
+            Self::Softmax => (least * (1.0 - SUM_TOLERANCE), 1.0 + SUM_TOLERANCE),
+            Self::Unknown => (0.0, f32::INFINITY),
+        }
+    }
+}
+
+/// What one layer's rows are checked against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerRules<'a> {
+    pub(super) geometry: &'a RoutingGeometry,
+    pub(super) weight_sum: WeightSum,
+    /// Whether the file says that weights keep ten bits of mantissa.
+    pub(super) rounded: bool,
+    /// Whether scores are a softmax, so that margins are at most 1.
+    pub(super) is_softmax: bool,
+}
+
+/// Told of each fault: its kind, the row, and what is wrong.
+type Tell<'t> = dyn FnMut(FaultKind, usize, &dyn Fn() -> String) + 't;
+
+impl LayerRules<'_> {
+    /// Checks the rows of one layer; every plane has as many values as the rows ask for.
+    pub(super) fn check(&self, planes: &RoutingPlanes<'_>, tell: &mut Tell<'_>) {
+        let (e, k) = (self.geometry.experts(), self.geometry.chosen());
+        for (row, ids) in planes.experts.chunks_exact(k).enumerate() {
+            check_ids(ids, row, e, tell);
+        }
+        for (row, weights) in planes.weights.unwrap_or_default().chunks_exact(k).enumerate() {
+            self.check_weights(weights, row, tell);
+        }
+        let most = if self.is_softmax { 1.0 } else { f32::INFINITY };
+        within(FaultKind::Margin, "margin", planes.margins, most, tell);
+        // The largest entropy of E choices, and the rounding of one f32 of its size.
+        let most = (e as f32).log2() * (1.0 + f32::EPSILON);
+        within(FaultKind::GateEntropy, "gate entropy", planes.gate_entropy, most, tell);
+        within(FaultKind::SharedGate, "gate of the shared expert", planes.shared_gate, 1.0, tell);
+        for (row, logits) in planes.logits.unwrap_or_default().chunks_exact(e).enumerate() {
+            check_logits(logits, planes, row, k, tell);
+        }
+    }
+
+    fn check_weights(&self, weights: &[f32], row: usize, tell: &mut Tell<'_>) {
+        if let Some(bad) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
+            return tell(FaultKind::Weight, row, &|| {
+                format!("a weight is {bad}, expected a number of at least 0")
+            });
+        }
+        if weights.iter().all(|&weight| weight == 0.0) {
+            return tell(FaultKind::ZeroWeights, row, &|| format!("all {} weights are 0", weights.len()));
+        }
+        if let Some([before, found]) = weights.array_windows().find(|[before, found]| found > before) {
+            tell(FaultKind::WeightOrder, row, &|| format!("weight {found} follows {before}"));
+        }
+        let (least, most) = self.weight_sum.range(self.geometry);
+        let sum: f32 = weights.iter().sum();
+        if !(least..=most).contains(&sum) {
+            tell(FaultKind::WeightSum, row, &|| match self.weight_sum {
+                WeightSum::One => format!("the weights sum up to {sum}, expected 1"),
+                _ => format!("the weights sum up to {sum}, expected {least} to 1"),
+            });
+        }
+        if let Some(long) = weights.iter().find(|weight| self.rounded && weight.to_bits() & 0x1FFF != 0) {
+            tell(FaultKind::Rounding, row, &|| format!("weight {long} has more than ten bits of mantissa"));
+        }
+    }
+}
+
+fn check_ids(ids: &[ExpertId], row: usize, experts: usize, tell: &mut Tell<'_>) {
+    if let Some(id) = ids.iter().find(|id| id.index() >= experts) {
+        tell(FaultKind::ExpertRange, row, &|| format!("expert {id}, expected 0 to {}", experts - 1));
+    }
+    let twice = ids.iter().enumerate().find(|(rank, id)| ids[..*rank].contains(id));
+    if let Some((_, id)) = twice {
+        tell(FaultKind::ExpertTwice, row, &|| format!("expert {id} is chosen twice"));
+    }
+}
+
+/// Numbers from 0 to `most`.
+fn within(kind: FaultKind, name: &str, values: Option<&[f32]>, most: f32, tell: &mut Tell<'_>) {
+    for (row, found) in values.unwrap_or_default().iter().enumerate() {
+        if !(found.is_finite() && (0.0..=most).contains(found)) {
+            let expected = if most.is_finite() { format!("0 to {most}") } else { "0 or more".to_owned() };
+            tell(kind, row, &|| format!("the {name} is {found}, expected {expected}"));
+        }
+    }
+}
+
+/// Whether choices and entropy are those of the logits.
+fn check_logits(logits: &[f32], planes: &RoutingPlanes<'_>, row: usize, k: usize, tell: &mut Tell<'_>) {
+    if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+        return tell(FaultKind::Logits, row, &|| format!("a logit is {bad}"));
+    }
+    let ids = &planes.experts[row * k..][..k];
+    let chosen = |id: usize| ids.iter().any(|chosen| chosen.index() == id);
+    let least = ids.iter().filter_map(|id| logits.get(id.index())).copied().fold(f32::INFINITY, f32::min);
+    let others = logits.iter().enumerate().filter(|(id, _)| !chosen(*id));
+    let next = others.map(|(_, &logit)| logit).fold(f32::NEG_INFINITY, f32::max);
+    if next > least {
+        return tell(FaultKind::Logits, row, &|| {
+            format!("an expert of logit {least} is chosen, and one of {next} is not")
+        });
+    }
+    if let Some(&recorded) = planes.gate_entropy.and_then(|bits| bits.get(row)) {
+        let own = entropy_bits(logits);
+        // Written so that an entropy that is no number, which is reported as such, is not reported again.
+        if (own - f64::from(recorded)).abs() > ENTROPY_TOLERANCE {
+            tell(FaultKind::Logits, row, &|| {
+                format!("the gate entropy is {recorded}, that of the logits {own:.6}")
+            });
+        }
+    }
+}
+
+/// Entropy of the softmax of the logits.
+fn entropy_bits(logits: &[f32]) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut sum, mut weighted) = (0f64, 0f64);
+    for logit in logits {
+        let shifted = f64::from(logit - largest);
+        sum += shifted.exp();
+        weighted += shifted.exp() * shifted;
+    }
+    (sum.ln() - weighted / sum) * std::f64::consts::LOG2_E
+}

@@ -1,0 +1,93 @@
+//! Buffers that nobody filled: every row is valid, and all are the same.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, PrimitiveArray, UInt32Array};
+use arrow::array::{ArrowPrimitiveType, Float32Array};
+use arrow::datatypes::{DataType, Float32Type, UInt8Type};
+use moetrace_run::{ContentSettings, Fault, FaultKind};
+
+use super::Run;
+use crate::support::content;
+
+/// All rows have the value of the first.
+fn constant(column: &ArrayRef) -> ArrayRef {
+    fn repeated<T: ArrowPrimitiveType>(values: &ArrayRef, width: usize) -> ArrayRef {
+        let values = values.as_primitive::<T>().values();
+        Arc::new(PrimitiveArray::<T>::from_iter_values(values[..width].repeat(values.len() / width)))
+    }
+    let DataType::FixedSizeList(item, width) = column.data_type() else {
+        return repeated::<Float32Type>(column, 1);
+    };
+    let list = column.as_fixed_size_list();
+    let values = match item.data_type() {
+        DataType::UInt8 => repeated::<UInt8Type>(list.values(), *width as usize),
+        _ => repeated::<Float32Type>(list.values(), *width as usize),
+    };
+    Arc::new(FixedSizeListArray::try_new(Arc::clone(item), *width, values, None).unwrap())
+}
+
+/// Runs with files of 81 and 120 rows, and with files of at most 40.
+fn both(change: impl Fn(&Run, usize)) -> [Fault; 2] {
+    let large = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    change(&large, 0);
+    let small = Run::new();
+    (0..small.plan.shards.len()).for_each(|shard| change(&small, shard));
+    [large.fault(), small.fault()]
+}
+
+#[test]
+fn layers_whose_columns_were_never_filled_are_found_in_one_file_and_over_many_small_ones() {
+    let zeros = |column: &ArrayRef| Arc::new(Float32Array::from(vec![0.0; column.len()])) as ArrayRef;
+    for (column, kind) in [
+        ("experts_02", FaultKind::ConstantExperts),
+        ("margin_02", FaultKind::ZeroMargins),
+        ("gate_entropy_02", FaultKind::ZeroEntropy),
+    ] {
+        let change = |array: &ArrayRef| if column == "experts_02" { first_two(array) } else { zeros(array) };
+        let [large, small] = both(|run, shard| {
+            run.rewrite("data", shard, |name, array| (name == column).then(|| change(array)));
+        });
+        assert_eq!((large.kind, large.count, large.first.layer), (kind, 1, Some(2)), "{large:?}");
+        assert!(
+            large.first.file.starts_with("data/") && large.what.ends_with("in each of 81 rows"),
+            "{large:?}"
+        );
+        assert_eq!((small.kind, small.count, small.first.layer), (kind, 1, Some(2)), "{small:?}");
+        assert!(small.what.ends_with("in each of 201 rows"), "{small:?}");
+    }
+}
+
+/// Experts 0 and 1 in every row, as of a buffer that counts up.
+fn first_two(column: &ArrayRef) -> ArrayRef {
+    let DataType::FixedSizeList(item, width) = column.data_type() else { unreachable!() };
+    let values = PrimitiveArray::<UInt8Type>::from_iter_values([0, 1].repeat(column.len()));
+    Arc::new(FixedSizeListArray::try_new(Arc::clone(item), *width, Arc::new(values), None).unwrap())
+}
+
+#[test]
+fn constant_weights_and_token_ids_are_found() {
+    let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    run.rewrite("data", 1, |name, array| (name == "weights_01").then(|| constant(array)));
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.first.layer), (FaultKind::ConstantWeights, Some(1)), "{fault:?}");
+    run.rewrite("data", 1, |name, array| {
+        (name == "token_id").then(|| Arc::new(UInt32Array::from(vec![3; array.len()])) as ArrayRef)
+    });
+    let fault = run.fault_of(FaultKind::ConstantTokens);
+    assert_eq!(fault.what, "the token id is 3 in each of 120 rows");
+}
+
+#[test]
+fn a_layer_that_holds_the_choices_of_the_one_before_it_is_found() {
+    let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    let first = std::cell::RefCell::new(None);
+    run.rewrite("data", 0, |name, array| {
+        if name == "experts_01" {
+            first.replace(Some(Arc::clone(array)));
+        }
+        (name == "experts_02").then(|| first.borrow().clone().unwrap())
+    });
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.first.layer), (FaultKind::RepeatedLayer, Some(2)), "{fault:?}");
+}
