@@ -1,4 +1,4 @@
-//! How fast the listeners to sequences count on one core, at the geometry of `DeepSeek-MoE-16B`: 27 layers, 64
+//! How fast the listeners to sequences, groups and vocabularies count on one core, at the geometry of `DeepSeek-MoE-16B`: 27 layers, 64
 //! experts, 6 chosen, texts of 512 tokens, 4 a pass. Of 100 passes the fastest counts, since a pass is short enough to
 //! run undisturbed on a machine that does other things.
 //!
@@ -9,7 +9,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use moetrace_metrics::{CrossLayerMetrics, MetricsSettings, SegmentMetrics, TemporalMetrics};
+use moetrace_metrics::{
+    ContextMetrics, CrossLayerMetrics, GroupBy, GroupMetrics, MetricsSettings, SegmentMetrics,
+    TemporalMetrics, TokenCounts, VocabularyMetrics,
+};
 use moetrace_routing::{
     ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
     Span, TokenBatch, TokenId,
@@ -21,6 +24,8 @@ const CHOSEN: usize = 6;
 const TEXTS: usize = 4;
 const TOKENS: usize = 512;
 const PASSES: usize = 100;
+
+const VOCABULARY: f64 = 100_000.0;
 
 /// Knuth's MMIX generator: the numbers only have to be spread.
 struct Random(u64);
@@ -75,16 +80,23 @@ fn main() -> Result<()> {
     let spans = (0..TEXTS).map(|text| Span {
         sample: SampleId(text as u32),
         dataset: "made-up".into(),
-        label: None,
+        label: Some(["odd", "even"][text % 2].into()),
         start: text * TOKENS,
         len: TOKENS,
         begins_with_bos: true,
     });
     let positions = (0..rows).map(|row| (row % TOKENS) as u32).collect();
-    let batch = TokenBatch::new(vec![TokenId(0); rows], positions, spans.collect())?;
     let mut random = Random(1);
+    // Ids as frequent as the inverse of their rank, as words are.
+    let ids: Vec<TokenId> = (0..rows).map(|_| TokenId(VOCABULARY.powf(random.next()) as u32)).collect();
+    let batch = TokenBatch::new(ids, positions, spans.collect())?;
     let layers: Vec<_> = (0..LAYERS).map(|_| choices(&mut random, rows)).collect();
-    let (weights, numbers) = (vec![0.1; rows * CHOSEN], vec![0.5; rows]);
+    let of_row = |_| {
+        let scale = 0.5 + 0.5 * random.next() as f32;
+        [0.4, 0.2, 0.1, 0.07, 0.05, 0.03].map(|weight: f32| weight * scale)
+    };
+    let weights: Vec<f32> = (0..rows).flat_map(of_row).collect();
+    let numbers = vec![0.5; rows];
     let views = layers.iter().zip(0..).map(|(experts, ordinal)| {
         let planes = RoutingPlanes {
             experts,
@@ -99,6 +111,17 @@ fn main() -> Result<()> {
     let settings = MetricsSettings::default();
     time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)?;
     time("cross-layer", &mut CrossLayerMetrics::new(&geometry, &settings), &batch, &views)?;
+    for by in [GroupBy::Dataset, GroupBy::Label, GroupBy::Position] {
+        time(&format!("by {by:?}"), &mut GroupMetrics::new(&geometry, &settings, by), &batch, &views)?;
+    }
+    let mut counts = TokenCounts::default();
+    counts.add(batch.token_ids());
+    let mut vocabulary = VocabularyMetrics::new(&geometry, &settings, &counts.most_frequent(&geometry));
+    time("vocabulary", &mut vocabulary, &batch, &views)?;
+    let begun = Instant::now();
+    let report = vocabulary.report();
+    println!("vocabulary's report over {} ids: {:.2} s", report.input_ids, begun.elapsed().as_secs_f64());
+    time("contexts", &mut ContextMetrics::new(&geometry, &settings), &batch, &views)?;
     let mut segments = SegmentMetrics::new(&geometry, &settings);
     time("segments", &mut segments, &batch, &views)?;
     let begun = Instant::now();

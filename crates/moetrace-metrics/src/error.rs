@@ -27,6 +27,10 @@ pub enum MetricsError {
     BosMismatch { found: bool, expected: bool },
     #[error("metrics by {found:?} cannot be merged with metrics by {expected:?}")]
     GroupMismatch { found: GroupBy, expected: GroupBy },
+    #[error("vocabularies of other token ids cannot be merged: {found} ids, expected the same {expected}")]
+    TrackedMismatch { found: usize, expected: usize },
+    #[error("a vocabulary of {found} tokens, expected at most {limit}: its counters would overflow")]
+    TooManyTokens { found: u64, limit: u64 },
     #[error("metrics in the middle of a pass cannot be merged: {found} layers recorded, expected {expected}")]
     MergeInsidePass { found: usize, expected: usize },
     #[error("a pass begins while another is open: {found} layers recorded, expected {expected}")]

@@ -16,6 +16,8 @@
 pub mod affinity;
 pub mod balance;
 mod capped_histogram;
+pub mod cards;
+pub mod contexts;
 pub mod contingency;
 pub mod coverage;
 pub mod cross_layer;
@@ -37,7 +39,9 @@ mod routing_metrics;
 mod sample_subset;
 pub mod segments;
 pub mod temporal;
+pub mod vocabulary;
 
+pub use contexts::{ContextMetrics, ContextsReport};
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
 pub use groups::{GroupBy, GroupMetrics, GroupsReport};
@@ -48,3 +52,4 @@ pub use report::{
 pub use routing_metrics::{MetricsSettings, RoutingMetrics};
 pub use segments::{SegmentMetrics, SegmentReport};
 pub use temporal::{TemporalMetrics, TemporalReport};
+pub use vocabulary::{TokenCounts, TrackedTokens, VocabularyMetrics, VocabularyReport};

@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "numbers that must be the same to the last bit are compared so")]
 
 mod bos;
+mod contexts;
 mod contract;
 mod counts;
 mod cross_layer;
@@ -17,4 +18,5 @@ mod segments;
 mod specialisation;
 mod temporal;
 mod text;
+mod vocabulary;
 mod written;
