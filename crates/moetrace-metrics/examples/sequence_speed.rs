@@ -100,9 +100,9 @@ fn main() -> Result<()> {
     let views = layers.iter().zip(0..).map(|(experts, ordinal)| {
         let planes = RoutingPlanes {
             experts,
-            weights: &weights,
-            margins: &numbers,
-            gate_entropy: &numbers,
+            weights: Some(&weights),
+            margins: Some(&numbers),
+            gate_entropy: Some(&numbers),
             ..RoutingPlanes::default()
         };
         RoutingView::new(&geometry, MoeOrdinal(ordinal), rows, planes)

@@ -51,7 +51,7 @@ pub enum MetricsError {
     LayerPair { layer: LayerIndex, found: MoeOrdinal, expected: MoeOrdinal },
     #[error("layer {layer}, row {row}: expert {found} is outside 0..{experts}")]
     ExpertRange { layer: LayerIndex, row: usize, found: u16, experts: usize },
-    #[error("layer {layer}: {plane} are not recorded, and fidelity is measured with them")]
+    #[error("layer {layer}: {plane} are not recorded, and what was asked for is measured with them")]
     NotRecorded { layer: LayerIndex, plane: &'static str },
     #[error("layer {layer}, row {row}: {plane} is {found}, expected at most {limit}")]
     TooLarge { layer: LayerIndex, row: usize, plane: &'static str, found: f32, limit: f32 },

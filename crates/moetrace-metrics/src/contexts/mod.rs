@@ -5,7 +5,9 @@ mod report;
 
 use std::collections::BTreeSet;
 
-use moetrace_routing::{Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, TokenBatch, TokenId};
+use moetrace_routing::{
+    ExpertId, Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, TokenBatch, TokenId,
+};
 
 use self::best::{Best, Entry, Rank, bits};
 use crate::{
@@ -27,7 +29,7 @@ pub const TOKENS_AFTER: usize = 4;
 
 /// Keeps the tokens with the highest weights of every expert in every layer; a [`RoutingSink`].
 ///
-/// It needs the ids of a run's tokens and its weights. Of each text at most one token is kept for an expert, that with
+/// It needs the ids of a run's tokens, and its weights: routing without weights is refused. Of each text at most one token is kept for an expert, that with
 /// the highest weight; equal weights are decided by a seeded hash of data set, sample and position. Totals of two parts
 /// [`merge`](Self::merge) into those of both; any split of the same samples, merged in any order, gives the same
 /// [`report`](Self::report) to the last bit. After an error the totals hold part of a pass and must be dropped.
@@ -107,10 +109,12 @@ impl ContextMetrics {
 
     fn record_layer(&mut self, view: &RoutingView<'_>) -> Result<(), MetricsError> {
         let (ordinal, seed) = (self.passes.layer(view)?, self.passes.settings().seed);
+        let (layer, plane) = (view.layer(), "weights");
+        let weights = view.weights().ok_or(MetricsError::NotRecorded { layer, plane })?;
         let floors = &mut self.floors[ordinal];
         for span in self.passes.spans() {
             let hash = random::hash(seed, &span.dataset, span.sample.0);
-            self.candidates.find(view, span, hash, floors);
+            self.candidates.find((view.experts(), weights), view.chosen(), (span, hash), floors);
             for expert in self.candidates.touched.drain(..).map(usize::from) {
                 let Some((rank, row)) = self.candidates.best[expert].take() else { continue };
                 let best = &mut self.layers[ordinal][expert];
@@ -126,10 +130,15 @@ impl ContextMetrics {
 
 impl Candidates {
     /// Finds the best row of a sample for each expert that may take it in; `hash` is the sample's.
-    fn find(&mut self, view: &RoutingView<'_>, span: &CountedSpan, hash: u64, floors: &[u32]) {
-        let k = view.chosen();
+    fn find(
+        &mut self,
+        (experts, weights): (&[ExpertId], &[f32]),
+        k: usize,
+        (span, hash): (&CountedSpan, u64),
+        floors: &[u32],
+    ) {
         let rows = span.rows.start * k..span.rows.end * k;
-        let slots = view.experts()[rows.clone()].iter().zip(&view.weights()[rows]);
+        let slots = experts[rows.clone()].iter().zip(&weights[rows]);
         for (slot, (id, &weight)) in slots.enumerate() {
             if bits(weight) < floors[id.index()] {
                 continue;

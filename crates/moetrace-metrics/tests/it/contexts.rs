@@ -4,10 +4,10 @@ use moetrace_metrics::{
     ContextMetrics, ContextsReport, GroupBy, GroupMetrics, MetricsError, MetricsSettings, TrackedTokens,
     VocabularyMetrics,
 };
-use moetrace_routing::TokenId;
+use moetrace_routing::{LayerIndex, MoeOrdinal, RoutingPlanes, RoutingSink, RoutingView, TokenId};
 use proptest::prelude::*;
 
-use crate::text::{constant_text, geometry, renamed};
+use crate::text::{Layer, batch, constant_text, geometry, renamed};
 use crate::written::{Written, any_written, passes, play};
 
 fn fold(e: usize, k: usize, texts: &[Written]) -> ContextsReport {
@@ -161,6 +161,21 @@ fn a_card_has_shares_keywords_and_contexts_and_says_what_is_absent() {
     assert_eq!(
         (expert_card(1, 0, &groups, None, None), expert_card(0, 4, &groups, None, None)),
         (None, None)
+    );
+}
+
+#[test]
+fn routing_without_weights_is_refused_and_named() {
+    let (geometry, text) = (geometry(3, 2, 1), constant_text("a", 0, 1, 1, &[0, 1]));
+    let mut metrics = ContextMetrics::new(&geometry, &MetricsSettings::default());
+    metrics.begin(&batch(&[&text])).unwrap();
+    let layer = Layer::new(&[&text], MoeOrdinal(0));
+    let planes = RoutingPlanes { weights: None, ..layer.planes() };
+    let refused =
+        metrics.record(&RoutingView::new(&geometry, MoeOrdinal(0), 1, planes).unwrap()).unwrap_err();
+    assert_eq!(
+        *refused.into_inner().downcast::<MetricsError>().unwrap(),
+        MetricsError::NotRecorded { layer: LayerIndex(1), plane: "weights" }
     );
 }
 
