@@ -15,6 +15,14 @@ pub fn of_counts(counts: &[u64]) -> f64 {
     bits.max(0.0)
 }
 
+/// What [`of_counts`] falls short of the truth by, to first order, in bits: (m - 1) / (2 N ln 2) with m the entries
+/// above 0 and N the total (Miller, "Note on the bias of information estimates", 1955, and Madow). 0 if N is 0.
+pub fn miller_madow_bits(counts: &[u64]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    let used = counts.iter().filter(|&&n| n > 0).count() as f64;
+    if total == 0 { 0.0 } else { (used - 1.0) / (2.0 * total as f64 * std::f64::consts::LN_2) }
+}
+
 /// Entropy in bits of one token's `weights` after dividing them by their sum, `[K]`; `None` if all are 0.
 ///
 /// With S the sum, -sum (w/S) log2 (w/S) = log2 S - (sum w log2 w) / S.
@@ -61,6 +69,14 @@ mod tests {
         assert_eq!(of_counts(&[0, 12, 0]), 0.0);
         assert_eq!(of_weights(&[0.3, 0.0, 0.0]), Some(0.0));
         assert_eq!(effective_experts(0.0), 1.0);
+    }
+
+    #[test]
+    fn the_bias_of_64_experts_and_10_000_slots_is_the_documented_one() {
+        let counts = [&[157u64; 32][..], &[156; 16], &[155; 16]].concat();
+        assert_eq!(counts.iter().sum::<u64>(), 10_000);
+        assert!((miller_madow_bits(&counts) - 0.004_545).abs() < 1e-6);
+        assert_eq!((miller_madow_bits(&[0, 0]), miller_madow_bits(&[0, 9])), (0.0, 0.0));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum MetricsError {
     },
     #[error("metrics of two settings cannot be merged: {found:?}, expected {expected:?}")]
     SettingsMismatch { found: MetricsSettings, expected: MetricsSettings },
+    #[error("metrics of two sets of families cannot be merged: expected the same families and tracked token ids")]
+    FamiliesMismatch,
     #[error("fidelity of two settings cannot be merged: BOS rows counted is {found}, expected {expected}")]
     BosMismatch { found: bool, expected: bool },
     #[error("metrics by {found:?} cannot be merged with metrics by {expected:?}")]

@@ -5,12 +5,52 @@
 //! Per sample, as in the paper: the same of each sample, then the mean over the samples, so that a long text
 //! counts no more than a short one.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use crate::fixed_sum::FixedSum;
 
 /// Pooled token ratio of every expert, `[E]`: count / (K T). Sums to 1; 0 everywhere if `tokens` is 0.
 pub fn token_ratio(loads: &[u64], chosen: usize, tokens: u64) -> Vec<f64> {
     let slots = (chosen as u64 * tokens).max(1) as f64;
     loads.iter().map(|&n| n as f64 / slots).collect()
+}
+
+/// The fewest experts whose scores, divided by the sum of all, reach `threshold`: in descending order of score, ties to
+/// the lower id. Every expert with a score if they do not reach it; none if no score is above 0.
+///
+/// The paper takes 0.1 for gate scores and 0.2 for token ratios.
+pub fn select(scores: &[f64], threshold: f64) -> Vec<u16> {
+    let total: f64 = scores.iter().sum();
+    let mut order: Vec<u16> = (0..scores.len() as u16).filter(|&e| scores[usize::from(e)] > 0.0).collect();
+    order.sort_by(|&a, &b| scores[usize::from(b)].total_cmp(&scores[usize::from(a)]).then(a.cmp(&b)));
+    let mut reached = 0.0;
+    let below = |&expert: &u16| {
+        let was_below = reached < threshold * total;
+        reached += scores[usize::from(expert)];
+        was_below
+    };
+    order.into_iter().take_while(below).collect()
+}
+
+/// Which parts of a model ESFT trains: the file that its training code reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpertConfig {
+    /// The chosen experts of each layer, by the model's own number of the layer; JSON writes it as a string.
+    pub experts: BTreeMap<u16, Vec<u16>>,
+    /// Whether shared experts are trained.
+    pub shared_experts: bool,
+    /// Whether everything that is no expert is trained.
+    pub non_expert_modules: bool,
+}
+
+impl ExpertConfig {
+    /// The experts that [`select`] takes of each layer's scores; neither shared experts nor anything else is trained.
+    pub fn new<'a>(layers: impl IntoIterator<Item = (u16, &'a [f64])>, threshold: f64) -> Self {
+        let experts = layers.into_iter().map(|(layer, scores)| (layer, select(scores, threshold))).collect();
+        Self { experts, shared_experts: false, non_expert_modules: false }
+    }
 }
 
 /// Weights summed over tokens, and both scores summed over samples, of every expert of one layer.
@@ -94,6 +134,23 @@ mod tests {
         assert_eq!(sums.gate_score(4), [0.375, 0.0625]);
         assert_eq!(sums.sample_token_ratio(), [0.5, 0.5]);
         assert_eq!(sums.sample_gate_score(), [0.25, 0.125]);
+    }
+
+    #[test]
+    fn the_fewest_experts_that_reach_the_threshold_are_taken_best_first() {
+        let scores = [0.1, 0.4, 0.1, 0.2];
+        assert_eq!(select(&scores, 0.5), [1]);
+        assert_eq!(select(&scores, 0.6), [1, 3]);
+        assert_eq!(select(&scores, 0.8), [1, 3, 0]);
+        assert_eq!((select(&scores, 2.0), select(&[0.0, 0.0], 0.2)), (vec![1, 3, 0, 2], vec![]));
+    }
+
+    #[test]
+    fn the_file_is_the_one_that_the_training_code_reads() {
+        let config = ExpertConfig::new([(1, &[0.2, 0.8][..]), (10, &[1.0, 0.0])], 0.2);
+        let json = r#"{"experts":{"1":[1],"10":[0]},"shared_experts":false,"non_expert_modules":false}"#;
+        assert_eq!(serde_json::to_string(&config).unwrap(), json);
+        assert_eq!(serde_json::from_str::<ExpertConfig>(json).unwrap(), config);
     }
 
     #[test]

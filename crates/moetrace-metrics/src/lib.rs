@@ -18,6 +18,8 @@ pub mod balance;
 mod capped_histogram;
 pub mod cards;
 pub mod contexts;
+pub mod clustering;
+pub mod coactivation;
 pub mod contingency;
 pub mod coverage;
 pub mod cross_layer;
@@ -30,6 +32,7 @@ mod fixed_sum;
 pub mod groups;
 mod joint_counts;
 mod kept_rows;
+mod metrics_set;
 pub mod pairs;
 mod pass;
 mod passes;
@@ -42,12 +45,15 @@ pub mod temporal;
 pub mod vocabulary;
 
 pub use contexts::{ContextMetrics, ContextsReport};
+pub use clustering::Clustering;
+pub use coactivation::{CoactivationMetrics, CoactivationReport};
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
 pub use groups::{GroupBy, GroupMetrics, GroupsReport};
+pub use metrics_set::{FullReport, MetricsFamilies, MetricsSet};
 pub use report::{
-    DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, GuideView, LayerReport, MetricsReport,
-    OverallReport, Specialisation, Spread,
+    CoverageCurve, CurvePoint, DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, ExpertsAtLeast,
+    GuideView, LayerReport, LoadShape, MetricsReport, OverallReport, Specialisation, Spread,
 };
 pub use routing_metrics::{MetricsSettings, RoutingMetrics};
 pub use segments::{SegmentMetrics, SegmentReport};

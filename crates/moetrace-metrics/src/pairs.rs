@@ -13,6 +13,17 @@ pub fn possible(experts: usize) -> u64 {
     e * e.saturating_sub(1) / 2
 }
 
+/// Where the pair of two different experts stands in a table of all pairs, which is the strict upper triangle row by
+/// row: (0, 1), (0, 2) and so on to (E - 2, E - 1).
+pub fn pair_index(experts: usize, a: u16, b: u16) -> usize {
+    triangle_index(experts, usize::from(a.min(b)), usize::from(a.max(b)))
+}
+
+/// Number of sets of `chosen` of `experts` experts: C(E, K), in floating point, since it passes 2^64.
+pub fn possible_sets(experts: usize, chosen: usize) -> f64 {
+    (0..chosen).fold(1.0, |sets, i| sets * (experts - i) as f64 / (i + 1) as f64).round()
+}
+
 /// How often each unordered pair {i, j} was chosen together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PairCounts {
@@ -29,7 +40,7 @@ enum Counts {
 
 /// Where (low, high) stands in the triangle: the rows before `low`, then `high`'s place in its row.
 #[inline]
-fn triangle_index(experts: usize, low: usize, high: usize) -> usize {
+pub(crate) fn triangle_index(experts: usize, low: usize, high: usize) -> usize {
     low * (2 * experts - low - 1) / 2 + (high - low - 1)
 }
 
@@ -81,6 +92,20 @@ impl PairCounts {
         match &self.counts {
             Counts::Dense(counts) => crate::coverage::active(counts),
             Counts::Sparse(counts) => counts.len() as u64,
+        }
+    }
+
+    /// Every pair's count, `[E (E - 1) / 2]`, in the order of [`pair_index`].
+    pub(crate) fn dense(&self) -> Vec<u64> {
+        match &self.counts {
+            Counts::Dense(counts) => counts.clone(),
+            Counts::Sparse(counts) => {
+                let mut dense = vec![0; possible(self.experts) as usize];
+                for (&(low, high), &n) in counts {
+                    dense[pair_index(self.experts, low, high)] = n;
+                }
+                dense
+            }
         }
     }
 
@@ -136,6 +161,24 @@ mod tests {
             (possible(64), possible(60), possible(8), possible(1), possible(0)),
             (2016, 1770, 28, 0, 0)
         );
+    }
+
+    #[test]
+    fn sets_are_counted_as_binomials() {
+        let sets = [possible_sets(8, 2), possible_sets(60, 4), possible_sets(64, 6), possible_sets(5, 5)];
+        assert_eq!(sets, [28.0, 487_635.0, 74_974_368.0, 1.0]);
+    }
+
+    #[test]
+    fn the_dense_table_is_the_same_in_both_forms() {
+        let mut sparse = PairCounts { experts: 4, counts: Counts::Sparse(BTreeMap::new()) };
+        let mut dense = PairCounts::new(4);
+        for row in [[3, 1], [1, 2], [1, 3]] {
+            sparse.add(&ids(&row));
+            dense.add(&ids(&row));
+        }
+        assert_eq!(sparse.dense(), dense.dense());
+        assert_eq!(dense.dense()[pair_index(4, 3, 1)], 2);
     }
 
     #[test]

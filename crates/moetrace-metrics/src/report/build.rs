@@ -3,8 +3,8 @@
 use moetrace_routing::RoutingGeometry;
 
 use super::{
-    DatasetLayerReport, DatasetReport, EsftScores, GuideView, LayerReport, MetricsReport, OverallReport,
-    Specialisation, Spread,
+    CoverageCurve, CurvePoint, DatasetLayerReport, DatasetReport, EsftScores, ExpertsAtLeast, GuideView,
+    LayerReport, LoadShape, MetricsReport, OverallReport, Specialisation, Spread,
 };
 use crate::{
     MetricsSettings, balance, coverage,
@@ -17,6 +17,9 @@ use crate::{
 
 /// How many experts of a data set are named.
 const TOP_EXPERTS: usize = 5;
+
+/// Loads below which an expert may be called unused.
+const EXPERTS_AT_LEAST: [u64; 4] = [1, 10, 100, 1000];
 
 /// Everything the report is made of.
 pub(crate) struct Totals<'a> {
@@ -118,6 +121,15 @@ fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) ->
         max_vio: balance::max_vio(&loads),
         cv: balance::coefficient_of_variation(&loads),
         gini: balance::gini(&loads),
+        load_entropy_bias_bits: entropy::miller_madow_bits(&loads),
+        load_shape: load_shape(&loads, k),
+        experts_at_least: EXPERTS_AT_LEAST
+            .map(|tokens| ExpertsAtLeast { tokens, experts: coverage::at_least(&loads, tokens) })
+            .to_vec(),
+        coverage_curve: CoverageCurve {
+            tokens: curve(&loads, sums.tokens),
+            samples: curve(&sums.samples_with, sums.samples),
+        },
         ties: (sums.recorded.margins == sums.tokens).then_some(sums.ties),
         esft: EsftScores {
             token_ratio: esft::token_ratio(&loads, k, sums.tokens),
@@ -128,6 +140,27 @@ fn layer(totals: &Totals<'_>, ordinal: usize, null: Option<&PermutationNull>) ->
         specialisation: null.map(|null| specialisation(totals, ordinal, null)),
         loads,
     }
+}
+
+fn load_shape(loads: &[u64], chosen: usize) -> LoadShape {
+    let percentile = |q| balance::percentile(loads, q);
+    let (skewness, excess_kurtosis) = balance::skewness_and_kurtosis(loads);
+    LoadShape {
+        percentile_5: percentile(0.05),
+        percentile_25: percentile(0.25),
+        median: percentile(0.5),
+        percentile_75: percentile(0.75),
+        percentile_95: percentile(0.95),
+        skewness,
+        excess_kurtosis,
+        busiest_share: balance::busiest_share(loads, chosen),
+    }
+}
+
+/// `counts` of `all` tokens or samples hold each expert.
+fn curve(counts: &[u64], all: u64) -> Vec<CurvePoint> {
+    let point = |drawn| CurvePoint { drawn, experts: coverage::rarefied(counts, all, drawn) };
+    coverage::curve_points(all).into_iter().map(point).collect()
 }
 
 fn specialisation(totals: &Totals<'_>, ordinal: usize, null: &PermutationNull) -> Specialisation {

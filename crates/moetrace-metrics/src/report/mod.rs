@@ -80,12 +80,68 @@ pub struct LayerReport {
     pub cv: f64,
     /// Gini coefficient of the loads.
     pub gini: f64,
+    /// What the load entropy is too low by, to first order (Miller and Madow).
+    pub load_entropy_bias_bits: f64,
+    /// How the loads are distributed.
+    pub load_shape: LoadShape,
+    /// Experts chosen by at least 1, 10, 100 and 1,000 tokens.
+    pub experts_at_least: Vec<ExpertsAtLeast>,
+    /// Experts to expect among fewer tokens, drawn one by one or as whole texts.
+    pub coverage_curve: CoverageCurve,
     /// Tokens whose scores of rank K and K + 1 are equal.
     pub ties: Option<u64>,
     /// Expert scores as ESFT defines them.
     pub esft: EsftScores,
     /// How much experts tell about the data set; absent if fewer than two data sets have tokens.
     pub specialisation: Option<Specialisation>,
+}
+
+/// The distribution of the loads of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LoadShape {
+    /// 5 % of the experts have at most this load.
+    pub percentile_5: f64,
+    /// 25 %.
+    pub percentile_25: f64,
+    /// 50 %.
+    pub median: f64,
+    /// 75 %.
+    pub percentile_75: f64,
+    /// 95 %.
+    pub percentile_95: f64,
+    /// Skewness; above 0 where few experts have high loads.
+    pub skewness: f64,
+    /// Kurtosis less 3.
+    pub excess_kurtosis: f64,
+    /// Part of all slots that the K busiest experts serve; K / E if all are alike.
+    pub busiest_share: f64,
+}
+
+/// Experts with no fewer tokens than this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpertsAtLeast {
+    /// The least load.
+    pub tokens: u64,
+    /// Experts that have it.
+    pub experts: u64,
+}
+
+/// Distinct experts of one layer to expect in a part of the run (rarefaction).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoverageCurve {
+    /// Among tokens drawn one by one.
+    pub tokens: Vec<CurvePoint>,
+    /// Among whole texts: below the other where a text's tokens are alike.
+    pub samples: Vec<CurvePoint>,
+}
+
+/// A point of a curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Tokens or texts drawn at random.
+    pub drawn: u64,
+    /// Experts to expect among them.
+    pub experts: f64,
 }
 
 /// Scores of each expert of one layer, `[E]` each (arXiv 2407.01906).

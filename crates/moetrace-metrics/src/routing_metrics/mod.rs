@@ -160,6 +160,8 @@ impl RoutingMetrics {
             let Some(place) = &span.place else { continue };
             self.sample.count(view, span.counted.clone(), layer, &mut pass.tied)?;
             let counts = &self.sample.experts;
+            layer.samples += 1;
+            layer.samples_with.iter_mut().zip(counts).for_each(|(with, &n)| *with += u64::from(n > 0));
             let loads = &mut self.datasets[span.dataset].loads[ordinal * experts..][..experts];
             loads.iter_mut().zip(counts).for_each(|(load, &n)| *load += u64::from(n));
             layer.scores.add_sample(counts, &self.sample.weights, k, span.counted.len() as u64);

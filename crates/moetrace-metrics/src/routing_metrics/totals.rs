@@ -39,6 +39,9 @@ impl Recorded {
 pub(crate) struct LayerTotals {
     pub(crate) layer: LayerIndex,
     pub(crate) tokens: u64,
+    /// Samples with a token that counts, and how many of them chose each expert at all, `[E]`.
+    pub(crate) samples: u64,
+    pub(crate) samples_with: Vec<u64>,
     pub(crate) recorded: Recorded,
     pub(crate) ties: u64,
     pub(crate) gate_entropy: FixedSum,
@@ -54,6 +57,8 @@ impl LayerTotals {
         Self {
             layer,
             tokens: 0,
+            samples: 0,
+            samples_with: vec![0; experts],
             recorded: Recorded::default(),
             ties: 0,
             gate_entropy: FixedSum::default(),
@@ -66,6 +71,8 @@ impl LayerTotals {
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
+        self.samples += other.samples;
+        self.samples_with.iter_mut().zip(&other.samples_with).for_each(|(a, b)| *a += b);
         self.recorded.merge(other.recorded);
         self.ties += other.ties;
         self.gate_entropy.merge(other.gate_entropy);

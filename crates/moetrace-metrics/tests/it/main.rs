@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "numbers that must be the same to the last bit are compared so")]
 
 mod bos;
+mod coactivation;
 mod contexts;
 mod contract;
 mod counts;
@@ -11,6 +12,7 @@ mod esft_files;
 mod fidelity;
 mod groups;
 mod merging;
+mod metrics_set;
 mod not_recorded;
 #[path = "../../examples/esft_check/reader.rs"]
 mod reader;
