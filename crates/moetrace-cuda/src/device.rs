@@ -98,6 +98,11 @@ impl Device {
         Ok(Buffer::new(memory, address, length, self.id))
     }
 
+    /// A buffer without elements, which takes no memory: what stands in the place of another while that is given back.
+    pub fn nothing<T>(&self) -> Buffer<T> {
+        Buffer::empty(self.id)
+    }
+
     /// A buffer with these values; returns when they have been read.
     ///
     /// # Errors

@@ -50,9 +50,21 @@ pub enum CudaError {
     Unsupported { what: &'static str, needs: &'static str },
 }
 
+/// What is being done when host memory is page-locked.
+pub(crate) const PAGE_LOCKING: &str = "allocating page-locked memory";
+
 impl CudaError {
     /// Whether memory of the GPU ran out.
     pub fn is_out_of_memory(&self) -> bool {
+        self.lacks_memory() && !self.is_host_memory_refused()
+    }
+
+    /// Whether host memory could not be page-locked.
+    pub fn is_host_memory_refused(&self) -> bool {
+        self.lacks_memory() && matches!(self, Self::Driver { doing: PAGE_LOCKING, .. })
+    }
+
+    fn lacks_memory(&self) -> bool {
         matches!(self, Self::Driver { source, .. } if source.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY)
     }
 

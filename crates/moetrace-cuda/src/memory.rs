@@ -17,6 +17,7 @@ pub(crate) struct DeviceId(pub(crate) u64);
 enum Memory<T> {
     Own { _memory: CudaSlice<T> },
     Shared { _memory: Arc<CudaSlice<u8>> },
+    None,
 }
 
 /// Elements in the memory of a [`Device`](crate::Device), freed when dropped, after the operations queued so far.
@@ -50,6 +51,11 @@ impl<T> Buffer<T> {
     /// `length` elements at `address`, which `memory` holds.
     pub(crate) fn new(memory: CudaSlice<T>, address: u64, length: usize, device: DeviceId) -> Self {
         Self { _memory: Memory::Own { _memory: memory }, address, length, device }
+    }
+
+    /// No element, for which no memory is asked.
+    pub(crate) fn empty(device: DeviceId) -> Self {
+        Self { _memory: Memory::None, address: 0, length: 0, device }
     }
 
     /// `length` elements at `address`, in memory that others have parts of.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, DeviceRepr, ValidAsZeroBits, result};
 
+use crate::error::PAGE_LOCKING;
 use crate::{CudaError, Device, Element, Slice};
 
 /// Elements in page-locked host memory, zero at first and freed when dropped.
@@ -60,7 +61,7 @@ impl<T: DeviceRepr + ValidAsZeroBits> Pinned<T> {
 
     /// Memory that is to be set before anybody looks at it.
     fn unset(device: &Device, length: usize) -> Result<Self, CudaError> {
-        let failed = CudaError::driver("allocating page-locked memory");
+        let failed = CudaError::driver(PAGE_LOCKING);
         let context = Arc::clone(&device.context);
         context.bind_to_thread().map_err(&failed)?;
         // The driver makes no empty allocation. An overflow asks for more than there is, and is refused.

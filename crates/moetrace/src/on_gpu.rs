@@ -71,7 +71,9 @@ impl RunOnGpu<'_> {
     ) -> Result<Option<OnGpu>, Failure> {
         let map = self.device_map()?;
         if let Some(preset) = self.imagined {
-            let asked = Asked { preset: Some(preset), ..self.asked(&map, settings) };
+            let asked = self.asked(&map, settings);
+            // The card decides speed and memory; limits are those of a preset that was asked for beside it.
+            let asked = Asked { preset: asked.preset.or(Some(preset)), ..asked };
             let (facts, cuda) = (imagined(preset), self.settings());
             let fit = self.fit(&facts, preset.architecture, &cuda, asked)?;
             let gpu = OnGpu { facts, fit, found: None, settings: cuda };

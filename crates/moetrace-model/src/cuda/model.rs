@@ -76,6 +76,8 @@ pub(super) struct Model<T> {
     pub(super) layer: LayerRouting,
     pub(super) timeline: Timeline,
     pub(super) passes: Stopwatch,
+    /// Milliseconds that passes waited for hidden states of buffers that were given back.
+    pub(super) waited_before: f64,
 }
 
 /// What the tables of cosines and sines hold.
@@ -124,6 +126,7 @@ impl<T: Element + Target> Model<T> {
             layer: LayerRouting::default(),
             timeline: Timeline::new(&gpu.device),
             passes: Stopwatch::new(&gpu.device),
+            waited_before: 0.0,
             gpu,
         })
     }
@@ -209,7 +212,7 @@ impl<T: Element + Target> Run for Model<T> {
                 + blobs
                 + self.sizes.host_bytes(&self.config, size_of::<T>()),
             passes_ms: self.passes.total_ms(),
-            waited_ms: waited + parked,
+            waited_ms: waited + parked + self.waited_before,
         }
     }
 
@@ -218,6 +221,12 @@ impl<T: Element + Target> Run for Model<T> {
         self.pending.clear();
         self.gpu.device.synchronise()?;
         let kept = (self.operations.grouped.is_some(), self.planes);
+        // What takes most goes first: the least that stands in for all may else find no room.
+        self.buffers.work = self.gpu.device.nothing();
+        self.buffers.restored = self.gpu.device.nothing();
+        if let Hidden::Parked(parking) = &self.buffers.stream {
+            self.waited_before += parking.waited_ms();
+        }
         while let Some(extent) = self.sizes.extent.halved(self.longest_text) {
             self.sizes = Sizes::new(&self.config, extent, self.sizes.restored, kept);
             self.angles.rows = 0;

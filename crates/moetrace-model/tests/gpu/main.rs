@@ -4,6 +4,7 @@
 //! `MOETRACE_TEST_CUDA=1` asks for a GPU; then its absence fails every test. Without it nothing is compared, and one
 //! line says so. `MOETRACE_TEST_CUDA_DEVICE` chooses another GPU than 0. CUDA's libraries are looked for in
 //! `CUDA_HOME`, `CUDA_PATH`, the folders of `MOETRACE_SITE_PACKAGES`, and where toolkits usually are.
+//! `MOETRACE_TEST_CHECKER=1` leaves out what takes too long under compute-sanitizer.
 //! `MOETRACE_FIXTURES` is where `parity` lies if not in the repository; further parity cases are looked for in
 //! `MOETRACE_PARITY_EXTRA`.
 

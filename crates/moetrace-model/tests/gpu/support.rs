@@ -44,6 +44,15 @@ pub(crate) fn asked() -> bool {
     asked
 }
 
+/// Whether a case of `work` elements or multiplications is to run. A checker of memory or races makes kernels hundreds of
+/// times slower: with `MOETRACE_TEST_CHECKER=1` cases above `most` are left out.
+pub(crate) fn runs(work: usize, most: usize) -> bool {
+    static CHECKER: OnceLock<bool> = OnceLock::new();
+    let checker =
+        *CHECKER.get_or_init(|| env::var_os("MOETRACE_TEST_CHECKER").is_some_and(|asked| asked == "1"));
+    !checker || work <= most
+}
+
 /// Opens the GPU, whose kernels are compiled once for all tests of a process.
 pub(crate) fn open() -> Gpu {
     let folders = |name: &str| -> Vec<PathBuf> {

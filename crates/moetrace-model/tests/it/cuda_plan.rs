@@ -194,6 +194,61 @@ fn a_pass_that_is_too_large_is_refused_with_the_largest_that_fits() {
     assert!(of(largest + 512).is_err());
 }
 
+/// A large dense layer before a small one with experts.
+fn uneven() -> ModelConfig {
+    let config = json!({
+        "model_type": "deepseek", "hidden_size": 2048, "num_hidden_layers": 3, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 128,
+        "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1,
+        "moe_layer_freq": 1, "vocab_size": 1024, "norm_topk_prob": false, "hidden_act": "silu",
+        "rms_norm_eps": 1e-6, "rope_theta": 10000, "scoring_func": "softmax"
+    });
+    ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap()
+}
+
+#[test]
+fn the_least_that_is_named_works_and_a_megabyte_less_does_not() {
+    const MB: u64 = 1_000_000;
+    let wishes = Wishes::default();
+    for (config, precision) in [
+        (deepseek(), Precision::Nf4),
+        (deepseek(), Precision::Bf16),
+        (uneven(), Precision::Bf16),
+        (mixtral(), Precision::Bf16),
+    ] {
+        let of = |device, host| place(&config, precision, (device, host), &wishes);
+        let refused = of(MB, 100 * GB).unwrap_err();
+        let least = refused.least_device;
+        assert_eq!(refused.lacks, Lack::Device);
+        assert!(of(least, 100 * GB).is_ok() && of(least - MB, 100 * GB).is_err(), "{refused:?}");
+        // Beside more than that, what the host lacks; layers may be read from disk.
+        let refused = of(least + GB, MB / 100).unwrap_err();
+        assert_eq!(refused.lacks, Lack::Host, "{refused:?}");
+        assert!(of(least + GB, refused.least_host).is_ok(), "{refused:?}");
+        assert!(of(least + GB, refused.least_host.saturating_sub(MB / 10)).is_err(), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_pass_that_was_asked_for_is_never_made_smaller() {
+    for (device, host) in [(4 * GB, 3 * GB), (GB, 3 * GB), (2 * GB, 3 * GB)] {
+        for tokens in [1 << 20, 500_000, 70_000, 777] {
+            let of = |tokens| {
+                let wishes = Wishes { tokens_per_pass: Some(tokens), ..Wishes::default() };
+                place(&deepseek(), Precision::Nf4, (device, host), &wishes)
+            };
+            match of(tokens) {
+                Ok(planned) => assert_eq!(planned.placement.tokens_per_pass, tokens, "{planned:?}"),
+                Err(refused) if refused.lacks == Lack::Pass => {
+                    let largest = refused.largest_pass.unwrap();
+                    assert!(largest < tokens && of(largest).is_ok(), "{device} {tokens}: {refused:?}");
+                }
+                Err(refused) => assert!(of(512).is_err(), "{device} {tokens}: {refused:?}"),
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_placement_takes_more_than_its_budget(

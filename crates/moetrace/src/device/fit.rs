@@ -9,7 +9,7 @@ use super::found::GpuFacts;
 use super::host::HostMemory;
 use super::limit::MemoryLimits;
 use super::map::DeviceMap;
-use super::refused::{beyond_the_largest, other_gpu, refused};
+use super::refused::{beyond_the_largest, not_on_disk, other_gpu, refused};
 use crate::failure::Failure;
 
 /// What the user asked for, and what there is besides the GPU.
@@ -89,6 +89,11 @@ impl Fit {
         let preset = asked.preset.or(known);
         if let Some(named) = asked.map.gpu.filter(|named| *named != gpu.ordinal) {
             return Err(other_gpu("--device-map", named, gpu.ordinal));
+        }
+        if let Some(layer) = asked.map.layers.iter().position(|place| *place == Some(Place::Disk))
+            && !asked.reads_disk
+        {
+            return Err(not_on_disk(layer));
         }
         let limits = limits(gpu, &asked, preset)?;
         if let Some(tokens) = asked.tokens.filter(|tokens| *tokens > MOST_PASS) {

@@ -88,6 +88,15 @@ pub(super) fn other_gpu(flag: &str, named: usize, gpu: usize) -> Failure {
     Failure::new(code::USAGE, "E-MEMORY", what, help)
 }
 
+/// A layer that is to be read from files which do not have it as it is computed with.
+pub(super) fn not_on_disk(layer: usize) -> Failure {
+    let what = format!(
+        "--device-map puts layer {layer} on disk, expected the GPU or the host: weights that are quantised on load are in no file"
+    );
+    let help = "--cache-quantized, or 'moetrace quantize MODEL --out DIR' once, puts them into one";
+    Failure::new(code::CONFIG, "E-MEMORY", what, help)
+}
+
 pub(super) fn beyond_the_largest(tokens: usize) -> Failure {
     let (found, most) = (thousands(tokens as u64), thousands(MOST_PASS as u64));
     let what = format!("a pass of {found} tokens, expected at most {most} on a GPU");

@@ -165,6 +165,11 @@ pub(super) const OUT_OF_MEMORY: &str = "something else takes GPU memory, or the 
 /// Exit code, name and next step of failures that only GPUs know.
 fn on_gpu(error: &ModelError) -> Option<(u8, &'static str, &'static str)> {
     Some(match error {
+        ModelError::Cuda(error) if error.is_host_memory_refused() => (
+            code::LATER,
+            "E-OOM",
+            "the host could not lock so much memory: free some, lower --max-memory cpu=, or raise gpu=; 'ulimit -l' may limit it",
+        ),
         error if error.is_out_of_memory() => (code::LATER, "E-OOM", OUT_OF_MEMORY),
         ModelError::Cuda(error) if error.is_device_lost() => (
             code::LATER,

@@ -76,7 +76,7 @@ fn layers(fit: &Fit) -> String {
     let embedding = if fit.placement.embedding == Place::Device { "on the GPU" } else { "in host memory" };
     let groups = match fit.placement.expert_groups {
         0 | 1 => String::new(),
-        groups => format!("; experts come in {groups} groups, since two layers do not fit"),
+        groups => format!("; experts come in {groups} groups, since whole layers do not fit"),
     };
     format!("{}; embedding {embedding}{groups}", parts.join(", "))
 }

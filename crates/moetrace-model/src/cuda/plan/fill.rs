@@ -27,10 +27,27 @@ pub(super) fn filled(
         on_device(0)
     } else {
         // All of them first: then there are no slots, which take as much as two layers.
-        on_device(free.len()).or_else(|| most(free.len(), on_device))
+        on_device(free.len()).or_else(|| most(free.len(), on_device)).or_else(|| {
+            // The largest ones by themselves make slots smaller.
+            let largest = by_size(plan, free.iter().copied());
+            (1..free.len()).find_map(|count| {
+                let mut placement = shape.clone();
+                for layer in &largest[..count] {
+                    placement.layers[*layer] = Place::Device;
+                }
+                Some(placement).filter(|placement| plan.memory_of(placement).total() <= budget.device)
+            })
+        })
     };
     // The more there is on the device, the less waits elsewhere.
     within_host(plan, budget, wishes, placed?)
+}
+
+/// Layers, those that take most first.
+pub(super) fn by_size(plan: &CudaMemoryPlan<'_>, layers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut layers: Vec<usize> = layers.collect();
+    layers.sort_by_key(|layer| std::cmp::Reverse(plan.weights().layers[*layer].total()));
+    layers
 }
 
 /// The result for the largest count below `end` that has one, where smaller counts have one if larger ones do.

@@ -39,17 +39,25 @@ impl Layouts<'_> {
         }
         let pace = Pace::new(self.plan, self.gpu, self.longest());
         let streamed = match self.asked_pass() {
-            Some(tokens) => self.streamed(&[tokens], tokens, &pace),
-            None => self.streamed(&self.automatic_passes(), USUAL_CHUNK, &pace),
+            Some(tokens) => self.streamed(&[tokens], &[tokens], &pace),
+            None => self.streamed(&self.automatic_passes(), &self.sizes(USUAL_CHUNK), &pace),
         };
         self.fastest(resident.into_iter().chain(streamed).collect(), &pace)
     }
 
-    /// The fastest for passes of one of these sizes, whole layers coming in turns; where no two layers fit, in groups of
-    /// experts and passes up to `most` tokens.
-    fn streamed(&self, passes: &[usize], most: usize, pace: &Pace<'_>) -> Option<Placement> {
+    /// The fastest for passes of one of these sizes, whole layers coming in turns; where whole layers fit for no pass, in
+    /// groups of experts and passes of one of the sizes `in_groups`.
+    fn streamed(&self, passes: &[usize], in_groups: &[usize], pace: &Pace<'_>) -> Option<Placement> {
         let chunked = passes.iter().flat_map(|tokens| self.chunked(*tokens)).collect();
-        self.fastest(chunked, pace).or_else(|| self.fastest(self.grouped(most), pace))
+        self.fastest(chunked, pace).or_else(|| {
+            let grouped = if self.needs_groups() { self.grouped(in_groups) } else { Vec::new() };
+            self.fastest(grouped, pace)
+        })
+    }
+
+    /// Whether whole layers fit for no pass.
+    pub(super) fn needs_groups(&self) -> bool {
+        self.chunked(self.longest()).is_empty()
     }
 
     /// Tokens of the longest text, at least one.
@@ -72,7 +80,9 @@ impl Layouts<'_> {
         if !self.wishes.allow_resident() {
             return None;
         }
-        let of = |tokens| Some(Placement::resident(self.plan.config, tokens)).filter(|p| self.fits(p));
+        let longest_text = self.longest();
+        let whole = |tokens| Placement { longest_text, ..Placement::resident(self.plan.config, tokens) };
+        let of = |tokens| Some(whole(tokens)).filter(|placement| self.fits(placement));
         match self.asked_pass() {
             Some(tokens) => of(tokens).filter(|_| tokens <= LARGEST_PASS),
             None => self.sizes(USUAL_CHUNK.max(self.longest())).into_iter().rev().find_map(of),
@@ -120,14 +130,13 @@ impl Layouts<'_> {
         found
     }
 
-    /// The layouts whose layers come in pieces: for cards that hold no two layers. More groups leave room for larger passes,
-    /// up to `most` tokens.
-    fn grouped(&self, most: usize) -> Vec<Placement> {
-        let sizes = self.sizes(most.min(LARGEST_PASS));
+    /// The layouts whose layers come in pieces, for passes of these sizes, ascending: for cards that hold no two layers. More
+    /// groups leave room for larger passes.
+    pub(super) fn grouped(&self, sizes: &[usize]) -> Vec<Placement> {
         let mut found = Vec::new();
         for groups in self.groups().into_iter().skip(1) {
             for embedding in self.embeddings() {
-                for tokens in sizes.iter().copied() {
+                for tokens in sizes.iter().copied().filter(|tokens| *tokens <= LARGEST_PASS) {
                     let shape = shape(tokens, tokens, (embedding, false), groups);
                     let Some(placement) = self.filled(shape) else { break };
                     found.push(placement);

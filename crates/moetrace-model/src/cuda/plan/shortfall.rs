@@ -1,5 +1,7 @@
 //! Why there is no placement, and what would make one.
 
+use super::budget::Offload;
+use super::fill::by_size;
 use super::layouts::{Layouts, shape};
 use crate::cuda::memory::{CudaMemory, PASS_STEP};
 use crate::cuda::placement::{Place, Placement};
@@ -58,19 +60,37 @@ impl Layouts<'_> {
         let layers = self.plan.weights().layers.len();
         let embedding = self.embeddings().last().copied().unwrap_or(Place::Device);
         let place = |layer| self.wishes.layer(layer).unwrap_or(Place::Host);
-        let of = |groups| {
+        let of = |groups, stay: &[usize]| {
             let mut placement = shape(one, one, (embedding, false), groups);
             placement.layers = (0..layers).map(place).collect();
+            for layer in stay {
+                placement.layers[*layer] = Place::Device;
+            }
             self.plan.memory_of(&placement)
         };
-        let mut all: Vec<CudaMemory> = self.groups().into_iter().map(of).collect();
-        all.push(of(1));
-        all.into_iter().min_by_key(CudaMemory::total).unwrap_or_else(|| of(1))
+        let mut least = of(1, &[]);
+        // Slots are as large as the largest layer in them: with that on the device they may take less.
+        let largest = by_size(self.plan, (0..layers).filter(|layer| self.may_stay(*layer)));
+        for groups in std::iter::once(1).chain(self.groups()) {
+            for count in 0..=largest.len() {
+                let found = of(groups, &largest[..count]);
+                least = if found.total() < least.total() { found } else { least };
+            }
+        }
+        least
+    }
+
+    /// Whether a layer may be on the device.
+    fn may_stay(&self, layer: usize) -> bool {
+        self.wishes.layer(layer).is_none() && self.wishes.offload != Offload::Always
     }
 
     /// The largest pass below the one asked for that fits.
     fn largest_pass(&self, asked: usize) -> Option<usize> {
-        let fits = |tokens: usize| !self.chunked(tokens).is_empty();
+        let in_groups = self.needs_groups();
+        let fits = |tokens: usize| {
+            !self.chunked(tokens).is_empty() || in_groups && !self.grouped(&[tokens]).is_empty()
+        };
         let (mut from, mut to) = (self.longest().div_ceil(PASS_STEP), asked / PASS_STEP);
         if from > to || !fits(from * PASS_STEP) {
             return Some(self.longest()).filter(|one| *one < asked && fits(*one));
@@ -86,7 +106,16 @@ impl Layouts<'_> {
     fn least_host(&self) -> Option<u64> {
         let unlimited = Self { budget: super::Budget { host: u64::MAX, ..self.budget }, ..*self };
         let one = self.longest();
-        let hosts = |placement: Placement| self.plan.memory_of(&placement).host;
+        // On disk what need not wait in host memory, if that takes less.
+        let hosts = |placement: Placement| {
+            let waiting = self.plan.memory_of(&placement).host;
+            let to_disk = |(layer, place): (usize, &Place)| match place {
+                Place::Host if self.wishes.reads_disk && self.wishes.layer(layer).is_none() => Place::Disk,
+                place => *place,
+            };
+            let layers = placement.layers.iter().enumerate().map(to_disk).collect();
+            waiting.min(self.plan.memory_of(&Placement { layers, ..placement }).host)
+        };
         let mut least = None;
         for groups in self.groups() {
             for embedding in self.embeddings() {

@@ -3,7 +3,10 @@
 use half::{bf16, f16};
 use moetrace_cuda::{CudaError, Element, GatheredRows, GroupedKernel, GroupedProduct, GroupedRows};
 
-use crate::support::{Gpu, Random, Value, assert_same, gpu, poisoned, results};
+use crate::support::{Gpu, Random, Value, assert_same, gpu, poisoned, results, runs};
+
+/// Multiplications of the largest product under a checker.
+const CHECKED: usize = 1 << 26;
 
 /// (depth, width) of gate and up; down is the other way round. The widths of DeepSeek-MoE-16B, and some that are no
 /// multiples of the tile's sides.
@@ -28,6 +31,10 @@ fn products<T: Value>() -> Vec<(&'static Gpu, GroupedProduct<T>)> {
         Err(error) => panic!("{kernel:?}: {error}"),
     };
     [GroupedKernel::Mma, GroupedKernel::Wgmma].into_iter().filter_map(product).collect()
+}
+
+fn multiplications(counts: &[u32], (depth, width): (usize, usize)) -> usize {
+    counts.iter().sum::<u32>() as usize * depth * width
 }
 
 struct Operands<T> {
@@ -98,7 +105,9 @@ fn check<T: Value>(relative: f64, absolute: f64) {
 fn check_one<T: Value>(both: &(&Gpu, GroupedProduct<T>), (relative, absolute): (f64, f64)) {
     let kernel = both.1.kernel();
     for (depth, width) in SHAPES {
-        for counts in COUNTS {
+        for counts in
+            COUNTS.into_iter().filter(|counts| runs(multiplications(counts, (depth, width)), CHECKED))
+        {
             for gated in [true, false] {
                 let shape = if gated { (depth, width) } else { (width, depth) };
                 let of = Operands::<T>::new(counts, shape, gated);
@@ -140,6 +149,9 @@ fn grouped_products_equal_sums_in_f64() {
 }
 
 fn company<T: Value>(both: &(&Gpu, GroupedProduct<T>)) {
+    if !runs(multiplications(&[20_000], (2048, 704)), CHECKED) {
+        return;
+    }
     let kernel = both.1.kernel();
     for gated in [true, false] {
         let of = Operands::<T>::new(&[20_000, 0, 0], if gated { (2048, 704) } else { (704, 2048) }, gated);
@@ -191,7 +203,8 @@ fn gathers<T: Value>(both: &(&Gpu, GroupedProduct<T>)) {
     let (gpu, product) = both;
     let kernel = product.kernel();
     let mut random = Random(77);
-    for (shape, counts) in SHAPES.into_iter().flat_map(|shape| COUNTS.map(|counts| (shape, counts))) {
+    let cases = SHAPES.into_iter().flat_map(|shape| COUNTS.map(|counts| (shape, counts)));
+    for (shape, counts) in cases.filter(|(shape, counts)| runs(multiplications(counts, *shape), CHECKED)) {
         let mut of = Operands::<T>::new(counts, shape, true);
         let (depth, length) = (of.depth, of.rows.len() / of.depth * of.width);
         let tokens: Vec<T> = random.elements(333 * depth, 1.0);

@@ -9,7 +9,10 @@ use moetrace_nf4::{
     quantise_blocks_scalar,
 };
 
-use crate::support::{CANARY, Gpu, Random, Value, gpu};
+use crate::support::{CANARY, Gpu, Random, Value, gpu, runs};
+
+/// Elements of the largest tensor under a checker.
+const CHECKED: usize = 310_000;
 
 /// Around every boundary of the kernel: pairs, eights, blocks, warps, tiles of 4096, and more tiles than blocks.
 const SIZES: [usize; 22] = [
@@ -134,7 +137,7 @@ fn compare_all<T: Value>(seed: u64) {
     let Some(gpu) = gpu() else { return };
     let kernel = Nf4Quantise::<T>::new(&gpu.device, &gpu.compiler).unwrap();
     let mut random = Random(seed);
-    for elements in SIZES {
+    for elements in SIZES.into_iter().filter(|elements| runs(*elements, CHECKED)) {
         for block in [64, 1024] {
             compare(gpu, &kernel, &values(&mut random, elements), 1, block);
         }
@@ -248,7 +251,7 @@ fn doubly_quantised_scales_equal_the_definition_bit_by_bit_also_where_sums_depen
     let kernel = Nf4Double::new(&gpu.device, &gpu.compiler, &DYNAMIC_MAP).unwrap();
     let mut random = Random(15);
     for blocks in [1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 8191, 45_056, 200_001] {
-        for tensors in [1, 5] {
+        for tensors in [1, 5].into_iter().filter(|tensors| runs(tensors * blocks, 46_000)) {
             let mut make = |scale: &dyn Fn(&mut Random) -> f32| -> Vec<Vec<f32>> {
                 (0..tensors).map(|_| (0..blocks).map(|_| scale(&mut random)).collect()).collect()
             };
