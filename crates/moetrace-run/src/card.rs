@@ -79,6 +79,14 @@ fn body(out: &mut String, manifest: &Manifest, summary: &Summary) -> std::fmt::R
         model.router_dtype,
         manifest.plan_hash
     )?;
+    if let Some(facts) = &manifest.imported {
+        writeln!(
+            out,
+            "The routing was recorded by another tool and imported from its `{}` files. It did not record: {}.\n",
+            facts.layout,
+            facts.not_recorded.join(", ")
+        )?;
+    }
     let with_tokens = manifest.identity.get("no_tokens").is_some_and(|v| v == "false");
     let licences = if with_tokens {
         "The rows hold token ids, which can be turned back into the source texts: the licences of the sources apply \

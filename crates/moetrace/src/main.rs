@@ -72,6 +72,8 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Metrics(args) => command::metrics(&args),
         Command::Compare(args) => command::compare(&args),
         Command::Verify(args) => command::verify(&args),
+        Command::Export(args) => command::export(&args),
+        Command::Import(args) => command::import(&args),
         Command::Inspect(args) => command::inspect(&args),
         Command::Quantize(args) => command::quantize(&args),
         Command::Synth(args) => command::synth(&args),

@@ -8,14 +8,11 @@ mod contexts;
 mod contract;
 mod counts;
 mod cross_layer;
-mod esft_files;
 mod fidelity;
 mod groups;
 mod merging;
 mod metrics_set;
 mod not_recorded;
-#[path = "../../examples/esft_check/reader.rs"]
-mod reader;
 mod segments;
 mod specialisation;
 mod temporal;

@@ -161,3 +161,85 @@ fn entropy_bits(logits: &[f32]) -> f64 {
     }
     (sum.ln() - weighted / sum) * std::f64::consts::LOG2_E
 }
+
+#[cfg(test)]
+mod tests {
+    use moetrace_routing::LayerIndex;
+
+    use super::*;
+
+    /// What is told of two tokens that chose 2 of 4 experts, the rows 0 and 1.
+    fn told(
+        change: impl for<'a> FnOnce(RoutingPlanes<'a>) -> RoutingPlanes<'a>,
+    ) -> Vec<(FaultKind, usize, String)> {
+        let geometry = RoutingGeometry::new(4, 2, 1, vec![LayerIndex(0)]).unwrap();
+        let rules = LayerRules {
+            geometry: &geometry,
+            weight_sum: WeightSum::Softmax,
+            rounded: false,
+            is_softmax: true,
+        };
+        let ids = [1, 0, 3, 2].map(ExpertId);
+        // Both rows: logits 2, 1, 0, 0 of the experts in rank order and the two others.
+        let logits = [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0];
+        let bits = entropy_bits(&logits[..4]) as f32;
+        let planes = RoutingPlanes {
+            experts: &ids,
+            weights: Some(&[0.6, 0.2, 0.6, 0.2]),
+            margins: Some(&[0.1, 0.1]),
+            gate_entropy: Some(&[bits, bits]),
+            logits: Some(&logits),
+            shared_gate: Some(&[0.0, 1.0]),
+            ..RoutingPlanes::default()
+        };
+        let mut faults = Vec::new();
+        rules.check(&change(planes), &mut |kind, row, what| faults.push((kind, row, what())));
+        faults
+    }
+
+    #[test]
+    fn choices_and_entropies_are_those_of_the_logits() {
+        assert_eq!(told(|planes| planes), []);
+        const OTHER: &[f32] = &[1.0, 2.0, 0.0, 1.5, 0.0, 0.0, 1.0, f32::INFINITY];
+        assert_eq!(
+            told(|planes| RoutingPlanes { logits: Some(OTHER), ..planes }),
+            [
+                (FaultKind::Logits, 0, "an expert of logit 1 is chosen, and one of 1.5 is not".into()),
+                (FaultKind::Logits, 1, "a logit is inf".into()),
+            ]
+        );
+        let [first, second] =
+            told(|planes| RoutingPlanes { gate_entropy: Some(&[1.0, 1.0]), ..planes }).try_into().unwrap();
+        assert_eq!((first.0, first.1, second.1), (FaultKind::Logits, 0, 1));
+        assert!(first.2.starts_with("the gate entropy is 1, that of the logits 1.5"), "{}", first.2);
+    }
+
+    #[test]
+    fn a_shared_expert_s_gate_is_behind_a_sigmoid() {
+        let faults = told(|planes| RoutingPlanes { shared_gate: Some(&[1.5, f32::NAN]), ..planes });
+        let expected = |row, found: &str| {
+            let what = format!("the gate of the shared expert is {found}, expected 0 to 1");
+            (FaultKind::SharedGate, row, what)
+        };
+        assert_eq!(faults, [expected(0, "1.5"), expected(1, "NaN")]);
+    }
+
+    #[test]
+    fn traces_of_other_tools_may_sum_up_to_anything_but_nothing() {
+        let geometry = RoutingGeometry::new(4, 2, 1, vec![LayerIndex(0)]).unwrap();
+        for (rule, sum, is_sound) in [
+            (WeightSum::Unknown, 2.5, true),
+            (WeightSum::Unknown, 0.01, true),
+            (WeightSum::One, 1.0, true),
+            // Three roundings to bf16.
+            (WeightSum::One, 1.0 + 3.0 / 512.0, true),
+            (WeightSum::One, 0.9, false),
+            (WeightSum::Softmax, 0.5, true),
+            (WeightSum::Softmax, 0.4, false),
+            (WeightSum::Softmax, 1.1, false),
+        ] {
+            let (least, most) = rule.range(&geometry);
+            assert_eq!((least..=most).contains(&sum), is_sound, "{rule:?} {sum}");
+        }
+    }
+}

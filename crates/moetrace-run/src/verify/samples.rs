@@ -61,7 +61,7 @@ impl Verifying<'_> {
         if let Some(what) = self.length_objection(sample) {
             self.faults.add(FaultKind::Samples, || (place(), what));
         }
-        if let Some(what) = hash_objection(sample, self.manifest.imported.is_some()) {
+        if let Some(what) = hash_objection(sample) {
             self.faults.add(FaultKind::TextHash, || (place(), what));
         }
     }
@@ -80,12 +80,9 @@ impl Verifying<'_> {
     }
 }
 
-/// What about a text's hash is not so, if anything. Traces of other tools may have nothing to hash.
-fn hash_objection(sample: &SampleRow, imported: bool) -> Option<String> {
+/// What about a text's hash is not so, if anything.
+fn hash_objection(sample: &SampleRow) -> Option<String> {
     let hash = &sample.text_hash;
-    if imported && hash.is_empty() {
-        return None;
-    }
     if hash.len() != 32 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Some(format!("the hash of the text is {hash:?}, expected 32 hexadecimal digits"));
     }

@@ -95,7 +95,7 @@ fn run(
 }
 
 /// This process, for whoever finds a lock of ours.
-fn holder() -> String {
+pub(super) fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { String::new() } else { format!(" on host {}", host.trim()) };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());

@@ -2,6 +2,8 @@
 
 mod collect;
 mod compare;
+mod export;
+mod import;
 mod inspect;
 mod metrics;
 mod plan;
@@ -14,6 +16,8 @@ use clap::CommandFactory as _;
 
 pub(crate) use collect::collect;
 pub(crate) use compare::compare;
+pub(crate) use export::export;
+pub(crate) use import::import;
 pub(crate) use inspect::inspect;
 pub(crate) use metrics::metrics;
 pub(crate) use plan::plan;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use moetrace_metrics::MetricsError;
 use moetrace_run::RunError;
 
 mod compare;
+mod exchange;
 mod inputs;
 
 /// Exit codes; documented in docs/messages.md and stable.
@@ -157,6 +159,11 @@ impl From<RunError> for Failure {
             RunError::OtherRouting { .. }
             | RunError::OtherTokens { .. }
             | RunError::NothingInCommon { .. } => compare::refused(&error, what),
+            RunError::Metrics(MetricsError::NotRecorded { .. }) => new(
+                code::CONFIG,
+                "E-COMPARE",
+                "compare runs that moetrace recorded; imported ones lack what their tool did not record",
+            ),
             RunError::ShardRange { .. } => {
                 new(code::USAGE, "E-SHARDS", "'moetrace plan' without --shards shows those of each data set")
             }

@@ -90,7 +90,7 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
         &format!(
             "load {}, gate {} of at most {bits:.2} bits; ids merged over layers {:.2}",
             spread(&o.load_entropy_bits),
-            o.gate_entropy_bits.as_ref().map_or_else(|| "not recorded".into(), spread),
+            o.gate_entropy_bits.as_ref().map_or_else(|| "(not recorded)".into(), spread),
             g.entropy_bits,
         ),
     )?;

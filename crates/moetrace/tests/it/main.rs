@@ -6,6 +6,7 @@ mod compare;
 mod damage;
 mod devices;
 mod disk;
+mod exchange;
 mod faulty_texts;
 mod folders;
 mod four_bits;

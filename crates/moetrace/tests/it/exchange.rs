@@ -1,0 +1,95 @@
+//! `moetrace export` and `moetrace import`, one after the other.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{ends, fails, json, moetrace, run, succeeds};
+
+fn collect(dir: &Path, more: &[&str]) -> String {
+    let out = dir.join("run").display().to_string();
+    succeeds(&[&["collect", "--quiet", "--traces", "12", "--out", &out], more].concat());
+    out
+}
+
+#[test]
+fn a_run_goes_out_as_flame_and_comes_back_as_a_run_with_the_same_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = collect(dir.path(), &[]);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = succeeds(&["export", &ours, "--layout", "flame", "--out", &path("flame")]);
+    assert!(text.starts_with("12 texts and ") && text.contains("tokens of 6 shards in 4 files"), "{text}");
+    let back = path("back");
+    let import = ["import", "--layout", "flame", &format!("all={}", path("flame")), "--out", &back];
+    let (code, stderr) = fails(&import);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("error[E-USAGE]") && stderr.contains("help: add --text-tokens"), "{stderr}");
+    let more = ["--experts", "64", "--text-tokens", "512", "--model-name", "tiny", "--quiet"];
+    succeeds(&[&import[..], &more].concat());
+    assert!(succeeds(&["verify", &back]).ends_with("no fault found\n"));
+    let metrics = |run: &str| -> Value {
+        serde_json::from_str(&succeeds(&["metrics", "--json", "--include-bos", run])).unwrap()
+    };
+    let (before, after) = (metrics(&ours), metrics(&back));
+    for layer in 0..3 {
+        assert_eq!(before["layers"][layer]["loads"], after["layers"][layer]["loads"]);
+        assert!(after["layers"][layer]["ties"].is_null() && before["layers"][layer]["ties"].is_u64());
+    }
+    let manifest = json(&dir.path().join("back/manifest.json"));
+    assert_eq!(manifest["imported"]["layout"], "flame");
+    assert_eq!(manifest["imported"]["not_recorded"], serde_json::json!(["margin", "gate_entropy"]));
+    let text = succeeds(&["metrics", &back]);
+    assert!(text.contains("gate (not recorded)") && text.contains("ties not recorded"), "{text}");
+    let rows = succeeds(&["inspect", &back]);
+    assert!(rows.contains("not recorded"), "{rows}");
+    // What has no margins has no ties to be told apart.
+    let (code, stderr) = fails(&["compare", &back, &back]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("E-COMPARE") && stderr.contains("margins are not recorded"), "{stderr}");
+}
+
+#[test]
+fn every_layout_is_written_into_a_new_folder_and_none_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = collect(dir.path(), &["--shards", "0..2"]);
+    for layout in ["long", "jsonl", "sglang", "flame"] {
+        let out = dir.path().join(layout).display().to_string();
+        let output = run(&["export", &ours, "--layout", layout, "--out", &out, "--json"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{layout}: {stderr}");
+        assert_eq!(stderr, "note: 2 of 6 shards are committed; those were written\n");
+        let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&written["written"], &written["samples"]), (&2.into(), &4.into()), "{layout}");
+        let (code, stderr) = fails(&["export", &ours, "--layout", layout, "--out", &out]);
+        assert_eq!(code, 73, "{stderr}");
+        assert!(stderr.contains("error[E-EXISTS]") && stderr.contains("exists already"), "{stderr}");
+    }
+    let (code, stderr) = fails(&["export", dir.path().to_str().unwrap(), "--layout", "long", "--out", "x"]);
+    assert_eq!(code, 66, "{stderr}");
+}
+
+#[test]
+fn foreign_files_that_are_wrong_are_named_and_leave_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("expert_weights_1.txt"), "0\t1\t\t0.5\t0.25\n0\t9\t\t0.5\t0.25\n")
+        .unwrap();
+    let named = |more: &[&str]| {
+        let args = ["import", "--layout", "esft", "law=.", "--experts-per-token", "2", "--out", "run"];
+        ends(moetrace().current_dir(dir.path()).args(args).args(more))
+    };
+    let (code, stderr) = named(&["--experts", "8"]);
+    assert_eq!(code, 65, "{stderr}");
+    assert_eq!(
+        stderr,
+        "error[E-IMPORT]: ./expert_weights_1.txt, line 2: token 0: expert 9, expected 0 to 7\n  help: \
+         docs/exchange.md says what each layout holds; nothing was written\n"
+    );
+    assert!(!dir.path().join("run").exists());
+    let (code, stderr) = named(&[]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("--experts says it"), "{stderr}");
+    let args = ["import", "--layout", "npy", "gone=gone.npy", "--experts", "8", "--out", "run"];
+    let (code, stderr) = ends(moetrace().current_dir(dir.path()).args(args));
+    assert_eq!(code, 66, "{stderr}");
+    assert!(stderr.contains("error[E-IMPORT]: cannot read gone.npy"), "{stderr}");
+}
