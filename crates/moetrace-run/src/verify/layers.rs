@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn choices_and_entropies_are_those_of_the_logits() {
-        assert_eq!(told(|planes| planes), []);
         const OTHER: &[f32] = &[1.0, 2.0, 0.0, 1.5, 0.0, 0.0, 1.0, f32::INFINITY];
+        assert_eq!(told(|planes| planes), []);
         assert_eq!(
             told(|planes| RoutingPlanes { logits: Some(OTHER), ..planes }),
             [

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use moetrace_metrics::MetricsError;
 use moetrace_run::RunError;
 
 mod compare;
@@ -156,14 +155,7 @@ impl From<RunError> for Failure {
                 "E-MANIFEST",
                 "use a new --out, or --fresh to start over (keeps the old folder as RUN.bak)",
             ),
-            RunError::OtherRouting { .. }
-            | RunError::OtherTokens { .. }
-            | RunError::NothingInCommon { .. } => compare::refused(&error, what),
-            RunError::Metrics(MetricsError::NotRecorded { .. }) => new(
-                code::CONFIG,
-                "E-COMPARE",
-                "compare runs that moetrace recorded; imported ones lack what their tool did not record",
-            ),
+            error if compare::is_refusal(&error) => compare::refused(&error, what),
             RunError::ShardRange { .. } => {
                 new(code::USAGE, "E-SHARDS", "'moetrace plan' without --shards shows those of each data set")
             }
