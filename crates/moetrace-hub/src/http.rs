@@ -1,0 +1,259 @@
+//! Requests: one connection pool, redirects followed by hand, the token for the endpoint alone.
+
+use std::time::Duration;
+
+use ureq::config::Config;
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Proxy};
+
+use crate::url::{host, joined, origin, shown};
+use crate::{HubError, HubSettings, ProxySettings, Token};
+
+/// Redirects followed for one request; the Hub needs two.
+const REDIRECTS: usize = 8;
+
+/// Most bytes of an answer that is read as text.
+const TEXT_LIMIT: u64 = 64 << 20;
+
+/// Most time that a JSON answer may take in all.
+const TEXT_TIME: Duration = Duration::from_mins(2);
+
+/// Longest pause that a server may ask for and get; beyond it, the user is told.
+pub(crate) const LONGEST_PAUSE: u64 = 120;
+
+/// Characters of an error's body that a message quotes.
+const QUOTED: usize = 120;
+
+/// Where a request broke.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Trying again may help.
+    Passing(String),
+    /// It will not.
+    Final(HubError),
+}
+
+impl From<HubError> for Broken {
+    fn from(error: HubError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// The part of a file that is asked for: all from `from` on, if it is still the same entity.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest<'a> {
+    pub(crate) from: u64,
+    pub(crate) validator: Option<&'a str>,
+}
+
+/// The agent, and what goes with every request.
+pub(crate) struct Http {
+    agent: Agent,
+    endpoint: String,
+    token: Option<Token>,
+    proxy: Option<String>,
+    retries: u32,
+    pause: Duration,
+}
+
+impl Http {
+    pub(crate) fn new(settings: &HubSettings) -> Result<Self, HubError> {
+        let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
+        if origin(&endpoint).is_none() {
+            let (found, expected) = (shown(&endpoint), "http://HOST or https://HOST");
+            return Err(HubError::Setting { what: "the endpoint", found, expected });
+        }
+        let mut config = Config::builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(settings.user_agent.as_str())
+            .timeout_resolve(Some(settings.connect_timeout))
+            .timeout_connect(Some(settings.connect_timeout))
+            .timeout_per_read(Some(settings.read_timeout))
+            .timeout_per_write(Some(settings.read_timeout))
+            .proxy(settings.proxy.as_ref().map(proxy).transpose()?);
+        if let Some(file) = &settings.root_certificates {
+            config = config.tls_config(TlsConfig::builder().root_certs(roots(file)?).build());
+        }
+        Ok(Self {
+            agent: config.build().into(),
+            endpoint,
+            token: settings.token.clone(),
+            proxy: settings.proxy.as_ref().map(|proxy| proxy.shown().to_owned()),
+            retries: settings.retries,
+            pause: settings.pause,
+        })
+    }
+
+    /// The address of a path below the endpoint.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.endpoint)
+    }
+
+    /// The endpoint, as it was given.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Where the token came from.
+    pub(crate) fn token_source(&self) -> Option<String> {
+        self.token.as_ref().map(|token| token.source().to_owned())
+    }
+
+    pub(crate) fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    /// The pause before a repetition, doubled each time.
+    pub(crate) fn pause(&self, repetition: u32) -> Duration {
+        self.pause.saturating_mul(1 << repetition.min(6))
+    }
+
+    /// One GET, redirects followed. Any status is an answer.
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        rest: Option<Rest<'_>>,
+        whole: Option<Duration>,
+    ) -> Result<Response<Body>, Broken> {
+        let mut url = url.to_owned();
+        for _ in 0..REDIRECTS {
+            let mut request = self.agent.get(url.as_str()).config().timeout_global(whole).build();
+            if let Some(token) = self.token.as_ref().filter(|_| origin(&url) == origin(&self.endpoint)) {
+                request = request.header("Authorization", token.header());
+            }
+            if let Some(Rest { from, validator }) = rest {
+                request = request.header("Range", format!("bytes={from}-"));
+                if let Some(validator) = validator {
+                    request = request.header("If-Range", validator);
+                }
+            }
+            let response = request.call().map_err(|error| self.broken(&url, &error))?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let target = header(response.headers(), "location").unwrap_or_default();
+            url = joined(&url, target).ok_or_else(|| HubError::Redirect {
+                url: shown(&url),
+                why: format!("to {:?}", shown(target)),
+            })?;
+        }
+        Err(HubError::Redirect { url: shown(&url), why: "in circles".to_owned() }.into())
+    }
+
+    /// A GET whose answer is text, repeated while the failure may pass. Any status but 429 and 5xx is an answer.
+    pub(crate) fn text(&self, url: &str) -> Result<(StatusCode, HeaderMap, String), HubError> {
+        let mut repetition = 0;
+        loop {
+            let (why, asked) = match self.get(url, None, Some(TEXT_TIME)) {
+                Ok(mut response) => {
+                    let (status, headers) = (response.status(), response.headers().clone());
+                    match wait_asked(status, &headers) {
+                        None => match response.body_mut().with_config().limit(TEXT_LIMIT).read_to_string() {
+                            Ok(text) => return Ok((status, headers, text)),
+                            Err(error) => (error.to_string(), None),
+                        },
+                        Some(asked) => {
+                            if repetition >= self.retries || asked.is_some_and(|s| s > LONGEST_PAUSE) {
+                                return Err(busy(url, status, asked));
+                            }
+                            (String::new(), asked)
+                        }
+                    }
+                }
+                Err(Broken::Passing(why)) => (why, None),
+                Err(Broken::Final(error)) => return Err(error),
+            };
+            if repetition >= self.retries {
+                return Err(self.unreachable(url, why));
+            }
+            std::thread::sleep(asked.map_or_else(|| self.pause(repetition), Duration::from_secs));
+            repetition += 1;
+        }
+    }
+
+    pub(crate) fn unreachable(&self, url: &str, why: String) -> HubError {
+        HubError::Unreachable { host: host(url), why, proxy: self.proxy.clone(), cached: false }
+    }
+
+    /// Names that cannot be resolved and doors that are shut stay so; anything else on the way may pass.
+    fn broken(&self, url: &str, error: &ureq::Error) -> Broken {
+        let passing = match error {
+            ureq::Error::Io(io) => io.kind() != std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+            _ => false,
+        };
+        if passing {
+            Broken::Passing(error.to_string())
+        } else {
+            self.unreachable(url, error.to_string()).into()
+        }
+    }
+}
+
+/// Too often, or for too long.
+pub(crate) fn busy(url: &str, status: StatusCode, retry_after: Option<u64>) -> HubError {
+    HubError::Busy { host: host(url), status: status.as_u16(), retry_after }
+}
+
+/// `Some` where the server is busy or broken: with the seconds it asks for, if it says so in seconds.
+#[expect(clippy::option_option, reason = "busy or not, and if it is, with a time or without")]
+pub(crate) fn wait_asked(status: StatusCode, headers: &HeaderMap) -> Option<Option<u64>> {
+    let is_busy = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504);
+    is_busy.then(|| header(headers, "retry-after").and_then(|value| value.trim().parse().ok()))
+}
+
+/// A header's text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The first words of a body, for a message.
+pub(crate) fn beginning(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    let short: String = line.chars().take(QUOTED).collect();
+    if short.len() < line.len() { format!("{short}…") } else { short }
+}
+
+/// A proxy with the hosts that are reached without it.
+fn proxy(settings: &ProxySettings) -> Result<Proxy, HubError> {
+    let refused = || HubError::Setting {
+        what: "the proxy",
+        found: settings.shown().to_owned(),
+        expected: "http://HOST:PORT",
+    };
+    let plain = Proxy::new(&settings.url).map_err(|_| refused())?;
+    let mut builder = Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
+    if let Some(user) = plain.username() {
+        builder = builder.username(user);
+    }
+    if let Some(password) = plain.password() {
+        builder = builder.password(password);
+    }
+    for host in settings.except.split(',').map(str::trim).filter(|host| !host.is_empty()) {
+        builder = builder.no_proxy(host);
+    }
+    builder.build().map_err(|_| refused())
+}
+
+/// The certificates of a PEM file; one that cannot be read is left out, as other programs do.
+fn roots(file: &std::path::Path) -> Result<RootCerts, HubError> {
+    let pem = std::fs::read(file).map_err(HubError::io("read the certificates", file))?;
+    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        let found = file.display().to_string();
+        return Err(HubError::Setting {
+            what: "the file of certificates",
+            found,
+            expected: "PEM certificates",
+        });
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}

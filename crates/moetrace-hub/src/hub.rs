@@ -1,0 +1,163 @@
+//! The client: a name becomes a snapshot, a snapshot's files become a folder.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::api::{self, Account};
+use crate::cache::RepoCache;
+use crate::disk::free_bytes;
+use crate::download::Download;
+use crate::event::Listener;
+use crate::http::Http;
+use crate::partial::left_over;
+use crate::{Commit, HubError, HubSettings, RepoAddress, RepoFile, Subject};
+
+/// Left free on the cache's disk beyond what is downloaded: lists, links, what others write meanwhile.
+const RESERVE: u64 = 64 << 20;
+
+/// A client of the Hub with its cache.
+pub struct Hub {
+    settings: HubSettings,
+    http: Http,
+}
+
+/// A repository at one commit.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What was asked for.
+    pub subject: Arc<Subject>,
+    /// What it is.
+    pub commit: Commit,
+    /// Its files in name order; offline those that the cache has.
+    pub files: Vec<RepoFile>,
+    /// The licences that its card names; unknown offline.
+    pub licences: Vec<String>,
+    /// Where its files are, or will be.
+    pub folder: PathBuf,
+}
+
+impl Snapshot {
+    /// A file by its path.
+    pub fn file(&self, path: &str) -> Option<&RepoFile> {
+        self.files.iter().find(|file| file.path == path)
+    }
+}
+
+impl Hub {
+    /// A client; nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`HubError::Setting`] for an endpoint, a proxy or certificates that cannot be.
+    pub fn new(settings: HubSettings) -> Result<Self, HubError> {
+        Ok(Self { http: Http::new(&settings)?, settings })
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &HubSettings {
+        &self.settings
+    }
+
+    /// The page of a repository.
+    fn subject(&self, address: &RepoAddress) -> Arc<Subject> {
+        let page = format!("{}/{}", self.http.endpoint(), address.page());
+        Arc::new(Subject { address: address.clone(), page, token: self.http.token_source() })
+    }
+
+    fn cache(&self, address: &RepoAddress) -> RepoCache {
+        RepoCache::new(&self.settings.cache, address)
+    }
+
+    /// Resolves a revision to a commit, once, and lists its files. Whatever follows is of that commit. Offline both come
+    /// from the cache.
+    ///
+    /// # Errors
+    /// [`HubError::NoRepo`] with similar names, [`HubError::NoRevision`], [`HubError::Gated`], [`HubError::BadToken`],
+    /// [`HubError::Unreachable`], which says whether the cache could help, [`HubError::Offline`],
+    /// [`HubError::UnsafeName`], and answers that are none of the Hub's.
+    pub fn snapshot(&self, address: &RepoAddress) -> Result<Snapshot, HubError> {
+        let (subject, cache) = (self.subject(address), self.cache(address));
+        if self.settings.offline {
+            let Some(commit) = cache.resolved(&address.revision) else {
+                return Err(self.missing(subject, "the revision".to_owned()));
+            };
+            let (files, folder) = (cache.listed(&commit)?, cache.snapshot(&commit));
+            return Ok(Snapshot { subject, commit, files, licences: Vec::new(), folder });
+        }
+        let info = api::info(&self.http, &subject).map_err(|error| match error {
+            HubError::Unreachable { host, why, proxy, .. } => {
+                let cached = cache.resolved(&address.revision).is_some();
+                HubError::Unreachable { host, why, proxy, cached }
+            }
+            other => other,
+        })?;
+        let files = api::tree(&self.http, &subject, &info.commit)?;
+        let folder = cache.snapshot(&info.commit);
+        Ok(Snapshot { subject, commit: info.commit, files, licences: info.licences, folder })
+    }
+
+    /// Whether a file lies in the cache at its full length.
+    pub fn has(&self, snapshot: &Snapshot, file: &RepoFile) -> bool {
+        self.cache(&snapshot.subject.address).has(&snapshot.commit, file)
+    }
+
+    /// Bytes that are to be downloaded for these files: those that the cache has, or has begun, do not count.
+    pub fn missing_bytes(&self, snapshot: &Snapshot, files: &[&RepoFile]) -> u64 {
+        let cache = self.cache(&snapshot.subject.address);
+        let missing = files.iter().filter(|file| !cache.has(&snapshot.commit, file));
+        let rest = |file: &&&RepoFile| {
+            let begun = file.hash.as_ref().map_or(0, |hash| left_over(&cache, hash));
+            file.bytes.saturating_sub(begun)
+        };
+        missing.map(|file| rest(&file)).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes free on the cache's disk, where the system says.
+    pub fn free_bytes(&self) -> Option<u64> {
+        free_bytes(&self.settings.cache)
+    }
+
+    /// Brings files into the snapshot's folder, each checked. What the cache has is not asked for.
+    ///
+    /// # Errors
+    /// [`HubError::Disk`] before a byte is downloaded; [`HubError::Offline`] naming the first file that is missing;
+    /// [`HubError::Interrupted`], after which the next call goes on; [`HubError::Hash`] and [`HubError::Length`] for
+    /// bytes that are not the file's, of which nothing stays.
+    pub fn fetch(
+        &self,
+        snapshot: &Snapshot,
+        files: &[&RepoFile],
+        listener: Listener<'_>,
+    ) -> Result<(), HubError> {
+        let cache = self.cache(&snapshot.subject.address);
+        let need = self.missing_bytes(snapshot, files);
+        if let Some(free) = self.free_bytes().filter(|free| need > 0 && need.saturating_add(RESERVE) > *free)
+        {
+            return Err(HubError::Disk { path: self.settings.cache.clone(), need, free });
+        }
+        let (http, subject, commit) = (&self.http, &snapshot.subject, &snapshot.commit);
+        let download = Download { http, cache: &cache, subject, commit };
+        for file in files {
+            if !cache.has(commit, file) {
+                let Some(hash) = file.hash.as_ref().filter(|_| !self.settings.offline) else {
+                    return Err(self.missing(subject.clone(), file.path.clone()));
+                };
+                download.run(file, hash, listener)?;
+            }
+            cache.link(commit, file)?;
+        }
+        // Last, so that a revision in the cache leads to something.
+        if self.settings.offline { Ok(()) } else { cache.remember(&subject.address.revision, commit) }
+    }
+
+    /// Who the token belongs to.
+    ///
+    /// # Errors
+    /// [`HubError::BadToken`] if the Hub does not know it.
+    pub fn whoami(&self) -> Result<Account, HubError> {
+        api::whoami(&self.http)
+    }
+
+    fn missing(&self, subject: Arc<Subject>, what: String) -> HubError {
+        HubError::Offline { subject, what, cache: self.settings.cache.clone() }
+    }
+}
