@@ -27,7 +27,7 @@ fn plan(config: &ModelConfig) -> Result<Plan> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.split('.').next().unwrap_or_default().to_owned();
-        sources.push(SourceSpec { name, path, column: None });
+        sources.push(SourceSpec { name, path, column: None, listed: vec![] });
     }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
     let settings = CorpusSettings { traces: 120, ..CorpusSettings::default() };

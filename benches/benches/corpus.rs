@@ -13,7 +13,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
     write_texts(&path, 2_000, 3)?;
     let bytes = std::fs::metadata(&path)?.len();
     let tokenizer = TextTokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/model"))?;
-    let source = [SourceSpec { name: "texts".into(), path, column: None }];
+    let source = [SourceSpec { name: "texts".into(), path, column: None, listed: vec![] }];
     let mut group = criterion.benchmark_group("corpus");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
     for (name, traces) in [("take every text", 2_000), ("take one of twenty", 100)] {

@@ -176,7 +176,7 @@ fn plan(arguments: &Arguments, config: &ModelConfig) -> Result<Plan> {
         vocabulary: Some(config.vocab()),
         ..CorpusSettings::default()
     };
-    let source = SourceSpec { name: "random".into(), path, column: None };
+    let source = SourceSpec { name: "random".into(), path, column: None, listed: vec![] };
     let corpus = moetrace_corpus::plan(&[source], None, &settings, &mut |_| {})?;
     let content = ContentSettings {
         traces: settings.traces,

@@ -214,7 +214,7 @@ fn corpus_targets(dir: &Path) -> Result<Vec<Target>> {
     ] {
         let copy = dir.join(file);
         std::fs::copy(fixtures.join("datasets").join(file), &copy)?;
-        let source = SourceSpec { name: "fuzz".into(), path: copy.clone(), column: None };
+        let source = SourceSpec { name: "fuzz".into(), path: copy.clone(), column: None, listed: vec![] };
         let tokenizer = TextTokenizer::open(&fixtures.join("model"))?;
         let settings = CorpusSettings { traces: 2, ..CorpusSettings::default() };
         let read = move || {
@@ -303,7 +303,7 @@ fn run_targets(dir: &Path, model: &Path) -> Result<Vec<Target>> {
 
 fn synthetic_plan(source: &Path, geometry: RoutingGeometry) -> Result<Plan> {
     let settings = CorpusSettings { traces: 3, min_chars: 0, ..CorpusSettings::default() };
-    let source = SourceSpec { name: "ids".into(), path: source.into(), column: None };
+    let source = SourceSpec { name: "ids".into(), path: source.into(), column: None, listed: vec![] };
     let corpus = moetrace_corpus::plan(&[source], None, &settings, &mut |_| {})?;
     let content = ContentSettings {
         traces: settings.traces,

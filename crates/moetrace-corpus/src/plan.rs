@@ -16,6 +16,8 @@ use crate::{
 };
 use admit::Admission;
 
+pub use files::files_to_read;
+
 /// The samples of all data sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusPlan {

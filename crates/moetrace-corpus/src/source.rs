@@ -14,6 +14,18 @@ pub struct SourceSpec {
     pub path: PathBuf,
     /// The column to read, by name or (in csv) by number from 0; found by name if absent.
     pub column: Option<String>,
+    /// Its files, where they are known beforehand: then no other is read, and what the budget leaves out need not be
+    /// there. Empty for whatever lies at the path.
+    pub listed: Vec<ListedFile>,
+}
+
+/// A file of a source, known before it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Below the source's path, parts separated by `/`.
+    pub path: String,
+    /// Size on disk.
+    pub bytes: u64,
 }
 
 impl SourceSpec {
@@ -40,7 +52,7 @@ impl SourceSpec {
         if !is_name(&name) {
             return Err(CorpusError::SourceName { spec: spec.to_owned(), name });
         }
-        Ok(Self { name, path: PathBuf::from(path), column: column.map(str::to_owned) })
+        Ok(Self { name, path: PathBuf::from(path), column: column.map(str::to_owned), listed: Vec::new() })
     }
 
     /// Refuses a name that cannot be part of a file name; `parse` has done so already.
@@ -117,7 +129,9 @@ mod tests {
         }
         assert!(matches!(SourceSpec::parse("x="), Err(CorpusError::SourcePath { .. })));
         assert!(SourceSpec::parse("").is_err());
-        assert!(SourceSpec { name: "..".into(), path: "a".into(), column: None }.check().is_err());
+        assert!(
+            SourceSpec { name: "..".into(), path: "a".into(), column: None, listed: vec![] }.check().is_err()
+        );
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl RepoCache {
         Self { root: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where checked files lie, by their hashes.
     pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
@@ -66,12 +71,7 @@ impl RepoCache {
             return Ok(());
         }
         create_parent(&path)?;
-        let part = beside(&path);
-        let written = File::create_new(&part).and_then(|mut file| {
-            file.write_all(commit.as_str().as_bytes())?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&part, &path)).map_err(HubError::io("write", &path))
+        write_whole(&path, commit.as_str().as_bytes())
     }
 
     /// Whether the file is there at its full length: blobs get their names only after their hashes were checked.
@@ -141,6 +141,16 @@ fn walk(
         files.push(RepoFile { path: name, bytes, hash: blob.and_then(FileHash::named) });
     }
     Ok(())
+}
+
+/// Writes a small file at once: nobody sees a part of it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
+    let part = beside(path);
+    let written = File::create_new(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&part, path)).map_err(HubError::io("write", path))
 }
 
 /// A link; a copy where links cannot be made.

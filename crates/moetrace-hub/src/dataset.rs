@@ -86,8 +86,8 @@ pub struct Parquet<'a> {
 /// `CONFIG/SPLIT-00000-of-00001.parquet`, `data/SPLIT-…`, `CONFIG/SPLIT/0000.parquet`, `SPLIT.parquet`.
 ///
 /// # Errors
-/// [`HubError::NoParquet`], [`HubError::NoConfig`], [`HubError::WhichConfig`] and [`HubError::NoSplit`], the last three
-/// with what there is. A configuration that was not named is the only one or `default`; a split, the only one or `train`.
+/// [`HubError::NoParquet`]; [`HubError::NoConfig`], [`HubError::WhichConfig`] and [`HubError::NoSplit`] with what there
+/// is; [`HubError::Incomplete`] if names say that files are missing. A configuration that was not named is the only one or `default`; a split, the only one or `train`.
 pub fn parquet_of<'a>(
     snapshot: &'a Snapshot,
     config: Option<&str>,
@@ -120,6 +120,11 @@ pub fn parquet_of<'a>(
         has: owned(&splits),
     })?;
     let of_split = || of_config().filter(|file| file.split == split);
+    let (has, of) = (of_split().count(), of_split().filter_map(|file| file.of).max());
+    if let Some(of) = of.filter(|&of| of > has) {
+        let (config, split) = (config.to_owned(), split.to_owned());
+        return Err(HubError::Incomplete { subject: subject(), config, split, has, of });
+    }
     Ok(Parquet {
         config: config.to_owned(),
         split: split.to_owned(),
@@ -136,6 +141,8 @@ struct Named<'a> {
     file: &'a RepoFile,
     config: &'a str,
     split: &'a str,
+    /// How many files the split has, by its name.
+    of: Option<usize>,
     is_partial: bool,
 }
 
@@ -144,8 +151,9 @@ impl<'a> Named<'a> {
         let stem = file.path.strip_suffix(".parquet")?;
         let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
         let is_number = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-        let (config, split) = if is_number && !folder.is_empty() {
-            folder.rsplit_once('/').unwrap_or(("", folder))
+        let (config, (split, of)) = if is_number && !folder.is_empty() {
+            let (config, split) = folder.rsplit_once('/').unwrap_or(("", folder));
+            (config, (split, None))
         } else {
             (folder, without_number(name))
         };
@@ -154,18 +162,22 @@ impl<'a> Named<'a> {
             None => (split, false),
         };
         let config = if matches!(config, "" | "data") { DEFAULT } else { config };
-        Some(Self { file, config, split, is_partial })
+        Some(Self { file, config, split, of, is_partial })
     }
 }
 
-/// `train-00000-of-00001`, a hash perhaps behind it, is `train`.
-fn without_number(name: &str) -> &str {
-    let is_numbered = |rest: &str| {
+/// `train-00000-of-00003`, a hash perhaps behind it, is one of 3 files of `train`.
+fn without_number(name: &str) -> (&str, Option<usize>) {
+    let files = |rest: &str| {
         let mut parts = rest.splitn(4, '-');
-        let is_number =
-            |part: Option<&str>| part.is_some_and(|p| p.len() == 5 && p.bytes().all(|b| b.is_ascii_digit()));
-        is_number(parts.next()) && parts.next() == Some("of") && is_number(parts.next())
+        let number = |part: Option<&str>| {
+            let digits = part.filter(|p| p.len() >= 5 && p.bytes().all(|b| b.is_ascii_digit()))?;
+            digits.parse::<usize>().ok()
+        };
+        number(parts.next())?;
+        (parts.next()? == "of").then(|| number(parts.next()))?
     };
-    let ends = name.match_indices('-').map(|(at, _)| at);
-    ends.into_iter().find(|at| is_numbered(&name[at + 1..])).map_or(name, |at| &name[..at])
+    let mut ends = name.match_indices('-').map(|(at, _)| at);
+    let found = ends.find_map(|at| Some((at, files(&name[at + 1..])?)));
+    found.map_or((name, None), |(at, of)| (&name[..at], Some(of)))
 }

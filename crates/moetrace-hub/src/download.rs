@@ -134,7 +134,13 @@ impl Download<'_> {
         let validator = partial.validator().map(str::to_owned);
         let rest =
             (partial.have() > 0).then_some(Rest { from: partial.have(), validator: validator.as_deref() });
-        let mut response = self.http.get(url, rest, None)?;
+        let mut response = match self.http.get(url, rest, None) {
+            // A network that goes away in the middle may come back.
+            Err(Broken::Final(HubError::Unreachable { why, .. })) if partial.have() > 0 => {
+                return Err(Stop::Broken(Broken::Passing(why)));
+            }
+            other => other?,
+        };
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(asked) = wait_asked(status, &headers) {
             return Err(Stop::Busy(status, asked));

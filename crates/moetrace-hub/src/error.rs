@@ -97,6 +97,8 @@ pub enum HubError {
     WhichConfig { subject: Arc<Subject>, has: Vec<String> },
     #[error("{subject}, configuration {config}, has no split {asked:?}; it has {}", has.join(", "))]
     NoSplit { subject: Arc<Subject>, config: String, asked: String, has: Vec<String> },
+    #[error("{subject} has {has} of the {of} files of {config}/{split}")]
+    Incomplete { subject: Arc<Subject>, config: String, split: String, has: usize, of: usize },
     #[error("no space in {}: {need} bytes are to be downloaded, {free} are free", path.display())]
     Disk { path: PathBuf, need: u64, free: u64 },
     #[error("cannot {action} {}: {source}", path.display())]

@@ -1,5 +1,6 @@
 //! Requests: one connection pool, redirects followed by hand, the token for the endpoint alone.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -178,10 +179,21 @@ impl Http {
         HubError::Unreachable { host: host(url), why, proxy: self.proxy.clone(), cached: false }
     }
 
-    /// Names that cannot be resolved and doors that are shut stay so; anything else on the way may pass.
+    /// Names that cannot be resolved, doors that are shut and certificates that are not trusted stay so; a line that
+    /// breaks may not.
     fn broken(&self, url: &str, error: &ureq::Error) -> Broken {
         let passing = match error {
-            ureq::Error::Io(io) => io.kind() != std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::Io(io) => matches!(
+                io.kind(),
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::TimedOut
+                    | ErrorKind::Interrupted
+                    | ErrorKind::WouldBlock
+                    | ErrorKind::NotConnected
+            ),
             ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
             _ => false,
         };

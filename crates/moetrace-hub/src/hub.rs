@@ -10,6 +10,7 @@ use crate::download::Download;
 use crate::event::Listener;
 use crate::http::Http;
 use crate::partial::left_over;
+use crate::saved::SavedListing;
 use crate::{Commit, HubError, HubSettings, RepoAddress, RepoFile, Subject};
 
 /// Left free on the cache's disk beyond what is downloaded: lists, links, what others write meanwhile.
@@ -28,9 +29,9 @@ pub struct Snapshot {
     pub subject: Arc<Subject>,
     /// What it is.
     pub commit: Commit,
-    /// Its files in name order; offline those that the cache has.
+    /// Its files in name order; offline those that the cache has, if another program put them there.
     pub files: Vec<RepoFile>,
-    /// The licences that its card names; unknown offline.
+    /// The licences that its card names; then unknown.
     pub licences: Vec<String>,
     /// Where its files are, or will be.
     pub folder: PathBuf,
@@ -80,8 +81,12 @@ impl Hub {
             let Some(commit) = cache.resolved(&address.revision) else {
                 return Err(self.missing(subject, "the revision".to_owned()));
             };
-            let (files, folder) = (cache.listed(&commit)?, cache.snapshot(&commit));
-            return Ok(Snapshot { subject, commit, files, licences: Vec::new(), folder });
+            // Links are looked at even where the list is known: none of them may lead out of the cache.
+            let there = cache.listed(&commit)?;
+            let saved = SavedListing::read(&cache, &commit);
+            let saved = saved.unwrap_or(SavedListing { files: there, licences: Vec::new() });
+            let (SavedListing { files, licences }, folder) = (saved, cache.snapshot(&commit));
+            return Ok(Snapshot { subject, commit, files, licences, folder });
         }
         let info = api::info(&self.http, &subject).map_err(|error| match error {
             HubError::Unreachable { host, why, proxy, .. } => {
@@ -145,8 +150,13 @@ impl Hub {
             }
             cache.link(commit, file)?;
         }
+        if self.settings.offline {
+            return Ok(());
+        }
+        let saved = SavedListing { files: snapshot.files.clone(), licences: snapshot.licences.clone() };
+        saved.keep(&cache, commit)?;
         // Last, so that a revision in the cache leads to something.
-        if self.settings.offline { Ok(()) } else { cache.remember(&subject.address.revision, commit) }
+        cache.remember(&subject.address.revision, commit)
     }
 
     /// Who the token belongs to.

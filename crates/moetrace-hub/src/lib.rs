@@ -18,6 +18,7 @@ mod listing;
 mod model;
 mod partial;
 mod presets;
+mod saved;
 mod settings;
 mod url;
 

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::is_lower_hex;
 
 /// What the bytes of a file hash to; also the name of its blob in the cache, as `ETag` has it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileHash {
     /// SHA-256 of a large file.
     Sha256(String),
@@ -41,7 +43,7 @@ impl fmt::Display for FileHash {
 }
 
 /// One file of a repository at a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoFile {
     /// Parts separated by `/`, none of which can leave the folder.
     pub path: String,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{Manifest, Summary};
+use crate::{HubFacts, Manifest, Summary};
 
 /// The card's text; a pure function of manifest and summary.
 pub(crate) fn dataset_card(manifest: &Manifest, summary: &Summary) -> String {
@@ -90,11 +90,41 @@ fn body(out: &mut String, manifest: &Manifest, summary: &Summary) -> std::fmt::R
     let with_tokens = manifest.identity.get("no_tokens").is_some_and(|v| v == "false");
     let licences = if with_tokens {
         "The rows hold token ids, which can be turned back into the source texts: the licences of the sources apply \
-         to this data set. moetrace does not know them; name them here before you publish."
+         to this data set."
     } else {
         "The rows hold no token ids and no texts."
     };
-    writeln!(out, "## Licences of the sources\n\n{licences}")
+    writeln!(out, "## Licences of the sources\n\n{licences}\n")?;
+    sources(out, manifest)
+}
+
+/// The model and the data sets with what their cards name, and those that only whoever ran this knows.
+fn sources(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
+    let named = |hub: &HubFacts| match hub.licences.as_slice() {
+        [] => "no licence named on its card".to_owned(),
+        licences => licences.join(", "),
+    };
+    if let Some(hub) = &manifest.model.hub {
+        writeln!(out, "- model `{}` at commit `{}`: {}", hub.repo, hub.commit, named(hub))?;
+    }
+    for dataset in &manifest.datasets {
+        match &dataset.hub {
+            Some(hub) => {
+                writeln!(
+                    out,
+                    "- {}: `{}` at commit `{}`: {}",
+                    dataset.name,
+                    hub.repo,
+                    hub.commit,
+                    named(hub)
+                )?;
+            }
+            None => {
+                writeln!(out, "- {}: not known to moetrace; name it here before you publish", dataset.name)?
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A YAML string in double quotes; JSON's escapes are YAML's.

@@ -21,6 +21,7 @@ mod fs;
 mod handover;
 mod lock;
 mod manifest;
+mod origin;
 mod pass_size;
 mod pipeline;
 mod plan;
@@ -47,6 +48,7 @@ pub use fs::{Fs, FsFile, RealFs};
 pub use manifest::{
     DatasetFacts, Difference, ImportFacts, Manifest, ModelFacts, ResolvedSetting, TokenizerFacts,
 };
+pub use origin::{HubFacts, HubFileFacts};
 pub use plan::{ContentSettings, Plan};
 pub use replay::{Trust, replay};
 pub use shard::Shard;

@@ -7,7 +7,7 @@ use moetrace_corpus::DatasetPlan;
 use moetrace_routing::{LayerIndex, RoutingGeometry};
 use serde::{Deserialize, Serialize};
 
-use crate::{Plan, RunError, Shard};
+use crate::{HubFacts, Plan, RunError, Shard};
 
 /// The manifest's own version; a reader refuses a higher one.
 pub(crate) const MANIFEST_VERSION: u32 = 1;
@@ -42,6 +42,9 @@ pub struct ModelFacts {
     /// Whether the K weights of a token are divided by their sum; absent where nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renormalised: Option<bool>,
+    /// Where it is on a hub, if it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubFacts>,
 }
 
 /// Facts about the tokenizer.
@@ -91,11 +94,14 @@ pub struct DatasetFacts {
     pub truncated: u64,
     /// Rows left out, by reason.
     pub skipped: BTreeMap<String, u64>,
+    /// Where it is on a hub, if it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubFacts>,
 }
 
 impl DatasetFacts {
     /// The facts of a planned data set.
-    pub(crate) fn new(plan: &DatasetPlan) -> Self {
+    pub(crate) fn new(plan: &DatasetPlan, hub: Option<&HubFacts>) -> Self {
         let files = plan.files.iter().map(|f| FileFacts {
             path: f.path.clone(),
             bytes: f.bytes,
@@ -114,6 +120,7 @@ impl DatasetFacts {
             tokens: plan.samples.iter().map(|s| s.tokens.len() as u64).sum(),
             truncated: plan.samples.iter().filter(|s| s.truncated).count() as u64,
             skipped: plan.skipped.iter().map(|(reason, n)| (reason.to_string(), n)).collect(),
+            hub: hub.cloned(),
         }
     }
 }

@@ -8,7 +8,7 @@ use moetrace_routing::{RoutingGeometry, WeightPrecision};
 use moetrace_trace::TraceColumns;
 
 use crate::manifest::{DatasetFacts, ImportFacts, ModelFacts, TokenizerFacts, identity_hash};
-use crate::{RunError, Shard, ShardRange, shard};
+use crate::{HubFacts, RunError, Shard, ShardRange, shard};
 
 /// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
 /// sources have equal files.
@@ -45,6 +45,8 @@ pub struct Plan {
     pub geometry: RoutingGeometry,
     /// The samples.
     pub corpus: CorpusPlan,
+    /// Where each data set is on a hub, by its name; no part of the identity.
+    pub origins: BTreeMap<String, HubFacts>,
     /// The units of work.
     pub shards: Vec<Shard>,
     /// Where the routing comes from, if no model of ours makes it.
@@ -61,7 +63,8 @@ impl Plan {
         corpus: CorpusPlan,
     ) -> Self {
         let shards = shard::cut(&corpus, content.shard_tokens);
-        Self { content, model, tokenizer, geometry, corpus, shards, imported: None }
+        let origins = BTreeMap::new();
+        Self { content, model, tokenizer, geometry, corpus, origins, shards, imported: None }
     }
 
     /// Everything that decides the files, by name: what the plan hash covers, and what a refusal compares.
@@ -115,7 +118,8 @@ impl Plan {
 
     /// What the manifest says of each data set.
     pub fn dataset_facts(&self) -> Vec<DatasetFacts> {
-        self.corpus.datasets.iter().map(DatasetFacts::new).collect()
+        let origin = |name: &str| self.origins.get(name);
+        self.corpus.datasets.iter().map(|d| DatasetFacts::new(d, origin(d.name.as_ref()))).collect()
     }
 
     /// The shards of a range; all without one.

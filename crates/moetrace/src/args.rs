@@ -56,11 +56,13 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct CollectArgs {
-    /// Checkpoint folder; without it, the small model that comes with moetrace
-    #[arg(long, value_name = "DIR", env = "MOETRACE_MODEL", help_heading = "What")]
+    /// Checkpoint folder, or OWNER/NAME[@REVISION] of the Hugging Face Hub; without it, the small model that comes with
+    /// moetrace
+    #[arg(long, value_name = "MODEL", env = "MOETRACE_MODEL", help_heading = "What")]
     pub(crate) model: Option<PathBuf>,
-    /// Texts: NAME=PATH or NAME=PATH:COLUMN, a file or a folder; repeat it; without it, the six that come with moetrace
-    #[arg(long, value_name = "NAME=PATH", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
+    /// Texts: NAME=PATH[:COLUMN], a file or a folder; imdb, ag_news and others of the Hub by name, or six as guide;
+    /// hf://datasets/OWNER/NAME[/CONFIG][/SPLIT][:COLUMN]; repeat it; without it, the six that come with moetrace
+    #[arg(long, value_name = "DATASET", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
     pub(crate) dataset: Vec<String>,
     /// Texts to record, shared equally among the data sets
     #[arg(long, value_name = "N", env = "MOETRACE_TRACES", default_value_t = 20_000,
@@ -78,6 +80,9 @@ pub(crate) struct CollectArgs {
     /// Make an unusable source row an error; by default it is counted, reported and skipped
     #[arg(long, env = "MOETRACE_STRICT", value_parser = switch(), help_heading = "What")]
     pub(crate) strict: bool,
+    /// Open no connection: what is named on the Hub comes from the cache, or is missed; so with HF_HUB_OFFLINE=1
+    #[arg(long, env = "MOETRACE_OFFLINE", value_parser = switch(), help_heading = "What")]
+    pub(crate) offline: bool,
 
     /// Run folder [default: runs/MODEL]
     #[arg(long, value_name = "RUN", env = "MOETRACE_OUT", help_heading = "Where")]
@@ -282,9 +287,12 @@ pub(crate) struct QuantisationArgs {
 /// Arguments of `quantize`.
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// Checkpoint folder.
+    /// Checkpoint folder, or OWNER/NAME[@REVISION] of the Hugging Face Hub.
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
+    /// Open no connection: a model of the Hub comes from the cache, or is missed
+    #[arg(long, env = "MOETRACE_OFFLINE", value_parser = switch())]
+    pub(crate) offline: bool,
     /// Folder to be written; it must not exist
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

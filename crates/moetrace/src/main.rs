@@ -8,6 +8,8 @@ mod command;
 mod device;
 mod embedded;
 mod failure;
+mod hub;
+mod inputs;
 mod on_gpu;
 mod output;
 mod prepare;

@@ -1,9 +1,9 @@
-//! From arguments to a plan: model, tokenizer, texts, shards. Nothing is written but the cache.
+//! From inputs to a plan: model, tokenizer, texts, shards. Nothing is written but the cache.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use moetrace_corpus::{CorpusSettings, SourceSpec, TextTokenizer};
+use moetrace_corpus::{CorpusSettings, TextTokenizer};
 use moetrace_metrics::MetricsSettings;
 use moetrace_model::{
     Checkpoint, CheckpointSettings, ComputeDtype, CpuEngine, CpuSettings, Engine, ModelConfig, ModelError,
@@ -16,8 +16,8 @@ use moetrace_run::{
 use moetrace_trace::TraceColumns;
 
 use crate::args::{CollectArgs, ComputeDtypeArg, PrecisionArg, RouterDtypeArg, Weights};
-use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
+use crate::inputs::Inputs;
 use crate::on_gpu::{OnGpu, RunOnGpu};
 use crate::progress::Progress;
 use crate::quantisation::{described, quantisation};
@@ -58,30 +58,30 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Reads what the arguments name.
+    /// Reads what the arguments named, which is here by now.
     pub(crate) fn new(
         args: &CollectArgs,
-        settings: Vec<ResolvedSetting>,
+        settings: Settings,
+        inputs: Inputs,
         progress: &mut Progress,
     ) -> Result<Self, Failure> {
-        Self::for_gpu(args, settings, None, progress)
+        Self::for_gpu(args, settings, inputs, None, progress)
     }
 
     /// The same for a GPU of a kind, which need not be here.
     pub(crate) fn for_gpu(
         args: &CollectArgs,
-        settings: Vec<ResolvedSetting>,
+        mut settings: Settings,
+        inputs: Inputs,
         imagined: Option<&'static Preset>,
         progress: &mut Progress,
     ) -> Result<Self, Failure> {
-        let mut settings = Settings(settings);
-        let inputs = Inputs::find(args, &mut settings)?;
         let config = ModelConfig::read(&inputs.model).map_err(Failure::from)?;
         let checkpoint = Checkpoint::open(&inputs.model, &CheckpointSettings { mmap: !args.no_mmap })?;
         let tokenizer = open_tokenizer(&inputs.model)?;
         let cpu = cpu_settings(args, &checkpoint, &mut settings)?;
         CpuEngine::check(&checkpoint, &cpu)?;
-        let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&inputs.name));
+        let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(inputs.short_name()));
         settings.resolve("out", out.display());
         let folder = RunFolder::new(out);
         let max_length = max_length(args, &mut settings);
@@ -89,8 +89,6 @@ impl Prepared {
             RunOnGpu { args, config: &config, checkpoint: &checkpoint, cpu: &cpu, max_length, imagined };
         let gpu = run.prepare(&folder, &mut settings, progress)?;
         let content = content(args, &folder, (max_length, gpu.is_some()), &mut settings);
-        let specs: Vec<SourceSpec> =
-            inputs.datasets.iter().map(|d| SourceSpec::parse(d)).collect::<Result<_, _>>()?;
         let corpus_settings = CorpusSettings {
             traces: args.traces,
             max_length,
@@ -102,11 +100,12 @@ impl Prepared {
             bos: config.bos_token_id().map(TokenId),
             ..CorpusSettings::default()
         };
-        let corpus = moetrace_corpus::plan(&specs, tokenizer.as_ref(), &corpus_settings, &mut |event| {
-            progress.corpus(&event);
-        })?;
+        let corpus =
+            moetrace_corpus::plan(&inputs.sources, tokenizer.as_ref(), &corpus_settings, &mut |event| {
+                progress.corpus(&event);
+            })?;
         let engine = if gpu.is_some() { "cuda" } else { "cpu" };
-        let facts = model_facts(&inputs.name, engine, &config, &checkpoint, &cpu)?;
+        let facts = model_facts(&inputs, engine, &config, &checkpoint, &cpu)?;
         let tokenizer_facts = tokenizer
             .as_ref()
             .map(|t| TokenizerFacts { hash: t.hash().to_owned(), bos_token_id: t.bos_id().map(|id| id.0) });
@@ -116,7 +115,8 @@ impl Prepared {
             let tokens_per_pass = cpu_tokens_per_pass(args, max_length, &mut settings);
             Execution { tokens_per_pass, threads: cpu.threads, device: "cpu".into() }
         };
-        let plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
+        let mut plan = Plan::new(content, facts, tokenizer_facts, config.geometry().clone(), corpus);
+        plan.origins = inputs.origins;
         let metrics = MetricsSettings { include_bos: false, seed: args.seed };
         Ok(Self {
             plan,
@@ -190,7 +190,7 @@ fn max_length(args: &CollectArgs, settings: &mut Settings) -> usize {
 }
 
 /// The list of settings, automatic values filled in as they are decided.
-pub(crate) struct Settings(Vec<ResolvedSetting>);
+pub(crate) struct Settings(pub(crate) Vec<ResolvedSetting>);
 
 impl Settings {
     pub(crate) fn resolve(&mut self, name: &str, value: impl std::fmt::Display) {
@@ -204,41 +204,6 @@ impl Settings {
             setting.source = source.into();
         }
     }
-}
-
-struct Inputs {
-    name: String,
-    model: PathBuf,
-    datasets: Vec<String>,
-}
-
-impl Inputs {
-    fn find(args: &CollectArgs, settings: &mut Settings) -> Result<Self, Failure> {
-        let needs_embedded = args.model.is_none() || args.dataset.is_empty();
-        let embedded = needs_embedded.then(|| Embedded::unpack(&cache()?)).transpose()?;
-        let datasets = match &embedded {
-            Some(embedded) if args.dataset.is_empty() => {
-                settings.resolve("dataset", "the six that come with moetrace");
-                embedded.datasets()
-            }
-            _ => args.dataset.clone(),
-        };
-        let (name, model) = match (&args.model, &embedded) {
-            (Some(dir), _) => (model_name(dir), dir.clone()),
-            (None, Some(embedded)) => {
-                settings.resolve("model", format!("{MODEL_NAME}, which comes with moetrace"));
-                (MODEL_NAME.to_owned(), embedded.model())
-            }
-            (None, None) => return Err(Failure::new(code::USAGE, "E-MODEL", "no model", "--model DIR")),
-        };
-        Ok(Self { name, model, datasets })
-    }
-}
-
-/// The last part of the folder's name: where a model lies on this machine is nobody's business.
-fn model_name(dir: &Path) -> String {
-    let full = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    full.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
 pub(crate) fn cache() -> Result<PathBuf, Failure> {
@@ -350,7 +315,7 @@ fn content(
 }
 
 fn model_facts(
-    name: &str,
+    inputs: &Inputs,
     engine: &str,
     config: &ModelConfig,
     checkpoint: &Checkpoint,
@@ -361,8 +326,8 @@ fn model_facts(
         weights.update(hash(file)?.as_bytes());
     }
     Ok(ModelFacts {
-        name: name.into(),
-        revision: None,
+        name: inputs.name.clone(),
+        revision: inputs.model_hub.as_ref().map(|hub| hub.commit.clone()),
         family: config.family().to_string(),
         config_hash: hash(&checkpoint.config_file())?.to_hex().to_string(),
         weights_hash: weights.finalize().to_hex().to_string(),
@@ -378,6 +343,7 @@ fn model_facts(
         },
         router_dtype: cpu.router_dtype.to_string(),
         renormalised: Some(config.renormalises()),
+        hub: inputs.model_hub.clone(),
     })
 }
 

@@ -100,7 +100,19 @@ impl Progress {
         self.now_and_then(&text);
     }
 
-    fn now_and_then(&mut self, text: &str) {
+    /// A bar for a download, on a terminal.
+    pub(crate) fn bar_of_bytes(&self, name: &str, bytes: u64, have: u64) -> Option<ProgressBar> {
+        let bar = self.bars.as_ref()?.add(ProgressBar::new(bytes).with_position(have));
+        let template = "{prefix:>16} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(output::printable(name));
+        Some(bar)
+    }
+
+    /// A line, unless one was written a moment ago.
+    pub(crate) fn now_and_then(&mut self, text: &str) {
         if self.last_line.elapsed() >= PLAIN_EVERY {
             self.last_line = Instant::now();
             self.line(text);

@@ -100,7 +100,7 @@ pub(crate) fn write(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> Pa
 }
 
 pub(crate) fn source(name: &str, path: &Path, column: Option<&str>) -> SourceSpec {
-    SourceSpec { name: name.into(), path: path.into(), column: column.map(Into::into) }
+    SourceSpec { name: name.into(), path: path.into(), column: column.map(Into::into), listed: vec![] }
 }
 
 pub(crate) fn plan_all(sources: &[SourceSpec], settings: &CorpusSettings) -> Result<CorpusPlan, CorpusError> {

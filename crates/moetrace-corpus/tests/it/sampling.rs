@@ -1,6 +1,8 @@
 //! Which samples are chosen: by seed, evenly, extensibly.
 
-use moetrace_corpus::{CorpusError, CorpusEvent, CorpusSettings, plan};
+use moetrace_corpus::{
+    CorpusError, CorpusEvent, CorpusSettings, ListedFile, SourceSpec, files_to_read, plan,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -90,6 +92,33 @@ fn beyond_the_file_budget_a_seeded_choice_of_whole_files_is_read() {
     assert_eq!(count(&read(1, 0)), 1);
     assert_eq!(read(3 * one, 5), read(3 * one, 5));
     assert!((1..20).any(|seed| read(3 * one, seed) != read(3 * one, 0)));
+}
+
+#[test]
+fn of_files_that_are_known_beforehand_those_left_out_need_not_be_there() {
+    let folder = TempDir::new().unwrap();
+    let mut listed = Vec::new();
+    for file in 0..10 {
+        let path = format!("part/{file}.jsonl");
+        let lines = json_lines((0..20).map(|i| format!("text {i} of {file}")));
+        listed.insert(0, ListedFile { path: path.clone(), bytes: lines.len() as u64 });
+        write(&folder, &path, lines);
+    }
+    write(&folder, "part/not-listed.jsonl", json_lines(["a text of another file".to_owned()]));
+    let whole = source("n", folder.path(), None);
+    let known = SourceSpec { listed: listed.clone(), ..whole.clone() };
+    let settings = CorpusSettings { file_budget: 3 * listed[0].bytes, ..settings() };
+    let wanted = files_to_read(&known, &settings);
+    assert_eq!(wanted.len(), 3);
+    std::fs::remove_file(folder.path().join("part/not-listed.jsonl")).unwrap();
+    let before = plan_all(&[whole], &settings).unwrap().datasets.remove(0);
+    for file in listed.iter().filter(|file| !wanted.contains(file)) {
+        std::fs::remove_file(folder.path().join(&file.path)).unwrap();
+    }
+    let after = plan_all(&[known], &settings).unwrap().datasets.remove(0);
+    assert_eq!(after, before, "the same choice as with all files here");
+    let read: Vec<&str> = after.files.iter().filter(|f| f.read).map(|f| f.path.as_str()).collect();
+    assert_eq!(read, wanted.iter().map(|file| file.path.as_str()).collect::<Vec<_>>());
 }
 
 #[test]

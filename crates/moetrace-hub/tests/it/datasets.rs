@@ -93,8 +93,15 @@ fn the_usual_forms_of_names_are_known() {
     assert_eq!(of("en/validation.parquet"), "en validation");
     assert_eq!(of("en/train/0000.parquet"), "en train");
     assert_eq!(of("train/0000.parquet"), "default train");
-    assert_eq!(of("a/b/dev-set-00003-of-00004.parquet"), "a/b dev-set");
+    assert_eq!(of("a/b/dev-set-00000-of-00001.parquet"), "a/b dev-set");
     assert_eq!(of("0000.parquet"), "default 0000");
+}
+
+#[test]
+fn a_split_with_fewer_files_than_their_names_say_is_refused() {
+    let half = snapshot(&["c/train-00001-of-00003.parquet", "c/train-00002-of-00003.parquet"]);
+    let error = parquet_of(&half, None, None).unwrap_err();
+    assert!(matches!(&error, HubError::Incomplete { has: 2, of: 3, .. }), "{error}");
 }
 
 #[test]

@@ -14,13 +14,62 @@ fn a_snapshot_in_the_cache_is_used_without_a_single_request() {
     bench.server.forget();
     let offline = fetch(&bench.offline(), TINY, &["config.json", "model.safetensors"]).unwrap();
     assert!(bench.server.seen().is_empty());
-    assert_eq!((offline.folder.clone(), &offline.commit), (online.folder, &online.commit));
-    let listed: Vec<_> = online
-        .files
-        .into_iter()
-        .filter(|f| matches!(f.path.as_str(), "config.json" | "model.safetensors"))
-        .collect();
-    assert_eq!(offline.files, listed, "the links tell the hashes");
+    assert_eq!((offline.folder.clone(), &offline.commit), (online.folder.clone(), &online.commit));
+    assert_eq!(offline.files, online.files, "also those that were not fetched");
+    // Without the list that was kept, the links tell what is there.
+    std::fs::remove_dir_all(bench.settings.cache.join("models--owner--tiny/listings")).unwrap();
+    let offline = fetch(&bench.offline(), TINY, &["config.json", "model.safetensors"]).unwrap();
+    let is_there = |path: &str| matches!(path, "config.json" | "model.safetensors");
+    let there: Vec<_> = online.files.into_iter().filter(|file| is_there(&file.path)).collect();
+    assert_eq!(offline.files, there);
+}
+
+#[test]
+fn the_list_that_pythons_client_keeps_is_read_where_there_is_none_of_ours() {
+    let bench = Bench::new();
+    let snapshot = bench.fetch(TINY, &["config.json"]).unwrap();
+    let root = bench.settings.cache.join("models--owner--tiny");
+    std::fs::remove_dir_all(root.join("listings")).unwrap();
+    std::fs::create_dir(root.join("trees")).unwrap();
+    let hash = sha256(&weights());
+    // As huggingface_hub 2.4.0 writes it.
+    let tree = format!(
+        r#"{{"format_version": 1, "files": {{
+            "config.json": {{"size": 25, "blob_id": "{}"}},
+            "model.safetensors": {{"size": 134, "blob_id": "{}", "lfs_sha256": "{hash}", "lfs_size": 100000}}}}}}"#,
+        snapshot.file("config.json").unwrap().hash.as_ref().unwrap().hex(),
+        "0".repeat(40),
+    );
+    let listed = |tree: &str| {
+        std::fs::write(root.join("trees").join(format!("{}.json", snapshot.commit)), tree).unwrap();
+        bench.offline().snapshot(&RepoAddress::model(TINY).unwrap()).unwrap().files
+    };
+    let there = |name: &str| snapshot.file(name).unwrap().clone();
+    assert_eq!(listed(&tree), [there("config.json"), there("model.safetensors")]);
+    for other in
+        [tree.replace("version\": 1", "version\": 2"), tree.replace("model.s", "../m.s"), "{}".into()]
+    {
+        assert_eq!(listed(&other), [there("config.json")], "only what lies there");
+    }
+}
+
+#[test]
+fn a_list_in_the_cache_is_not_believed() {
+    let bench = Bench::new();
+    let snapshot = bench.fetch(TINY, &["config.json"]).unwrap();
+    let listings = bench.settings.cache.join("models--owner--tiny/listings");
+    let list = listings.join(format!("{}.json", snapshot.commit));
+    let good = std::fs::read_to_string(&list).unwrap();
+    for bad in [
+        good.replace("config.json", "../../config.json"),
+        good.replace("Git\":\"", "Git\":\"../"),
+        "{".into(),
+    ] {
+        std::fs::write(&list, &bad).unwrap();
+        let offline = bench.offline().snapshot(&RepoAddress::model(TINY).unwrap()).unwrap();
+        let paths: Vec<&str> = offline.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["config.json"], "{bad}");
+    }
 }
 
 #[test]

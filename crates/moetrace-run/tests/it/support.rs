@@ -176,7 +176,8 @@ pub(crate) fn sources(dir: &Path) -> Vec<SourceSpec> {
     };
     let a = write("a.jsonl", &[5, 6, 7, 8, 9, 10, 11, 12, 13]);
     let b = write("b.jsonl", &[30, 30, 30, 30]);
-    let spec = |name: &str, path: PathBuf| SourceSpec { name: name.into(), path, column: None };
+    let spec =
+        |name: &str, path: PathBuf| SourceSpec { name: name.into(), path, column: None, listed: vec![] };
     vec![spec("alpha", a), spec("beta", b)]
 }
 
@@ -215,6 +216,7 @@ pub(crate) fn plan(dir: &Path, content: ContentSettings) -> Plan {
         quantisation: None,
         router_dtype: "model".into(),
         renormalised: None,
+        hub: None,
     };
     Plan::new(content, model, None, geometry(), corpus)
 }

@@ -7,8 +7,9 @@ use moetrace_run::{Collect, Outcome, ProcessUsage, RealFs, ResolvedSetting, RunE
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
+use crate::inputs::Inputs;
 use crate::output;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, Settings};
 use crate::progress::Progress;
 use crate::resident;
 use crate::show;
@@ -20,7 +21,10 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
         Failure::new(code::OTHER, "E-SIGNAL", format!("cannot listen to signals: {error}"), "run it again")
     })?;
     let mut progress = Progress::new(args.quiet);
-    let mut prepared = Prepared::new(args, settings, &mut progress)?;
+    let mut settings = Settings(settings);
+    let inputs = Inputs::find(args, &mut settings, &mut progress)?;
+    inputs.fetch(&mut progress)?;
+    let mut prepared = Prepared::new(args, settings, inputs, &mut progress)?;
     if args.fresh {
         set_aside(&prepared)?;
     }

@@ -1,13 +1,16 @@
-//! `moetrace plan`: what a collect would do. Nothing is written but the unpacked embedded model.
+//! `moetrace plan`: what a collect would do. Nothing is written but the unpacked embedded model, and a model's small
+//! files in the cache of the Hub.
 
 use moetrace_corpus::CorpusPlan;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde_json::{Value, json};
 
-use crate::args::PlanArgs;
+use crate::args::{CollectArgs, PlanArgs};
 use crate::failure::Failure;
+use crate::hub::Downloads;
+use crate::inputs::Inputs;
 use crate::output;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, Settings};
 use crate::progress::Progress;
 use crate::show;
 
@@ -32,11 +35,31 @@ fn notes(corpus: &CorpusPlan) -> Vec<Value> {
     notes.map(|(d, note)| json!({"dataset": d.name.to_string(), "note": note})).collect()
 }
 
+/// What can be said before weights and texts are here: texts are counted and memory is laid out from the files.
+fn before_download(args: &CollectArgs, downloads: &Downloads, settings: &Settings) -> Result<u8, Failure> {
+    if args.json {
+        output::print_json(&json!({ "settings": settings.0, "download": downloads.json() }))?;
+        return Ok(0);
+    }
+    output::print(&show::settings(&settings.0))?;
+    output::print(&show::downloads(downloads))?;
+    output::print(
+        "collect downloads them and begins; once they are here, plan shows shards, memory and bytes\n",
+    )?;
+    Ok(0)
+}
+
 /// Prints settings, shards, tokens, memory and bytes.
 pub(crate) fn plan(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
     let PlanArgs { collect: args, gpu } = args;
     let mut progress = Progress::new(args.quiet || args.json);
-    let prepared = Prepared::for_gpu(args, settings, *gpu, &mut progress)?;
+    let mut settings = Settings(settings);
+    let inputs = Inputs::find(args, &mut settings, &mut progress)?;
+    if let Some(downloads) = inputs.missing() {
+        return before_download(args, downloads, &settings);
+    }
+    let download = inputs.downloads.as_ref().map(Downloads::json);
+    let prepared = Prepared::for_gpu(args, settings, inputs, *gpu, &mut progress)?;
     // What collect would refuse is refused here too; with --fresh it would set aside what is there.
     let begun = if args.fresh { None } else { prepared.folder.check(&prepared.plan)? };
     let range = prepared.plan.select(args.shards)?;
@@ -63,6 +86,7 @@ pub(crate) fn plan(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8
             "samples": shards.iter().map(|s| s.samples).sum::<usize>(),
             "tokens": tokens,
             "estimate": estimate,
+            "download": download,
             "gpu": show::gpu_json(prepared.gpu.as_ref(), tokens),
         }))?;
         return Ok(0);

@@ -7,19 +7,21 @@ use serde_json::json;
 
 use crate::args::QuantizeArgs;
 use crate::failure::Failure;
+use crate::inputs::model_folder;
 use crate::output;
-use crate::progress::Written;
+use crate::progress::{Progress, Written};
 use crate::quantisation::{on_threads, quantisation};
 use crate::show;
 
 /// Quantises and prints what was written and the next command.
 pub(crate) fn quantize(args: &QuantizeArgs) -> Result<u8, Failure> {
-    let source = Checkpoint::open(&args.model, &CheckpointSettings { mmap: false })?.total_bytes();
+    let model = model_folder(&args.model, args.offline, &mut Progress::new(args.quiet))?;
+    let source = Checkpoint::open(&model, &CheckpointSettings { mmap: false })?.total_bytes();
     let settings =
         QuantiseSettings { quantisation: quantisation(&args.quantisation)?, shard_bytes: args.shard_size };
     let mut progress = Written::new(args.quiet);
     let written = on_threads(args.threads, || {
-        quantise_checkpoint(&args.model, &args.out, &settings, &mut |event| progress.event(&event))
+        quantise_checkpoint(&model, &args.out, &settings, &mut |event| progress.event(&event))
     })??;
     let out = written.dir.display().to_string();
     if args.json {

@@ -34,12 +34,18 @@ impl From<CorpusError> for Failure {
             }
             CorpusError::Setting { .. } => new(code::USAGE, "E-SETTING", "see 'moetrace collect --help'"),
             CorpusError::Io { source, .. } => {
-                let help = "name an existing file or folder: --dataset NAME=PATH";
-                new(io_code(source, true), "E-DATA", help)
+                let names = super::hub::presets();
+                let help = format!(
+                    "name an existing file or folder (--dataset NAME=PATH), or a data set of the Hub: {names}, or any as \
+                     hf://datasets/OWNER/NAME"
+                );
+                new(io_code(source, true), "E-DATA", &help)
             }
-            CorpusError::NoTextColumn { .. } | CorpusError::MissingColumn { .. } => {
-                new(code::BAD_INPUT, "E-COLUMN", "name the column with the text: --dataset NAME=PATH:COLUMN")
-            }
+            CorpusError::NoTextColumn { .. } | CorpusError::MissingColumn { .. } => new(
+                code::BAD_INPUT,
+                "E-COLUMN",
+                "name the column with the text behind a colon: --dataset NAME=PATH:COLUMN",
+            ),
             CorpusError::Row { .. } => {
                 new(code::BAD_INPUT, "E-ROW", "without --strict such rows are counted, reported and skipped")
             }
@@ -208,7 +214,7 @@ impl From<ModelError> for Failure {
             ModelError::Io { source, .. } => new(
                 io_code(source, true),
                 "E-MODEL",
-                "name a folder with config.json and *.safetensors: --model DIR",
+                "name a folder with config.json and *.safetensors (--model DIR), or a model of the Hub as OWNER/NAME",
             ),
             ModelError::NoWeights { .. } => new(
                 code::NO_INPUT,

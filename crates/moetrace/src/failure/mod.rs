@@ -8,6 +8,7 @@ use moetrace_run::RunError;
 
 mod compare;
 mod exchange;
+mod hub;
 mod inputs;
 
 /// Exit codes; documented in docs/messages.md and stable.
@@ -20,6 +21,8 @@ pub(crate) mod code {
     pub(crate) const BAD_INPUT: u8 = 65;
     /// An input is not there.
     pub(crate) const NO_INPUT: u8 = 66;
+    /// The Hub cannot be reached, or answers what it should not.
+    pub(crate) const UNAVAILABLE: u8 = 69;
     /// A bug of moetrace.
     pub(crate) const INTERNAL: u8 = 70;
     /// The output cannot be created.

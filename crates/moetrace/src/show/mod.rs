@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod compare;
+mod downloads;
 mod exchange;
 mod placement;
 mod plan;
@@ -14,6 +15,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
 pub(crate) use compare::{compared, comparison, not_compared};
+pub(crate) use downloads::downloads;
 pub(crate) use exchange::exported;
 pub(crate) use placement::gpu_json;
 pub(crate) use plan::{Estimate, plan, settings};

@@ -10,6 +10,7 @@ mod exchange;
 mod faulty_texts;
 mod folders;
 mod four_bits;
+mod on_hub;
 mod placements;
 mod planning;
 mod program;

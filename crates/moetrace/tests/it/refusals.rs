@@ -142,7 +142,9 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
     let sources = [
         include_str!("../../src/failure/mod.rs"),
         include_str!("../../src/failure/compare.rs"),
+        include_str!("../../src/failure/hub.rs"),
         include_str!("../../src/failure/inputs.rs"),
+        include_str!("../../src/inputs.rs"),
         include_str!("../../src/command/collect.rs"),
         include_str!("../../src/prepare.rs"),
         include_str!("../../src/device/mod.rs"),

@@ -1,0 +1,166 @@
+//! Files of several repositories that a run needs: which are missing, the download, and its progress.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use moetrace_hub::{Hub, HubError, HubEvent, RepoFile, RepoKind, Snapshot};
+use moetrace_run::{HubFacts, HubFileFacts};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::show;
+
+/// The files of one repository that are needed.
+#[derive(Debug, Clone)]
+pub(crate) struct Download {
+    /// The repository at its commit.
+    pub(crate) snapshot: Snapshot,
+    /// What of it.
+    pub(crate) files: Vec<RepoFile>,
+}
+
+impl Download {
+    /// What the manifest says of it.
+    pub(crate) fn facts(&self, licences: &[String]) -> HubFacts {
+        let address = &self.snapshot.subject.address;
+        let file = |file: &RepoFile| HubFileFacts {
+            path: file.path.clone(),
+            bytes: file.bytes,
+            hash: file.hash.as_ref().map(ToString::to_string),
+        };
+        HubFacts {
+            repo: address.id.to_string(),
+            revision: address.revision.to_string(),
+            commit: self.snapshot.commit.to_string(),
+            licences: licences.to_vec(),
+            files: self.files.iter().map(file).collect(),
+        }
+    }
+
+    /// Brings the files into the cache.
+    pub(crate) fn fetch(&self, hub: &Hub, progress: &mut Progress) -> Result<(), Failure> {
+        let mut shown = Shown::default();
+        hub.fetch(&self.snapshot, &self.wanted(), &mut |event| shown.event(event, progress))?;
+        Ok(())
+    }
+
+    fn wanted(&self) -> Vec<&RepoFile> {
+        self.files.iter().collect()
+    }
+}
+
+/// Everything that a run needs of the Hub.
+pub(crate) struct Downloads {
+    pub(crate) hub: Rc<Hub>,
+    pub(crate) parts: Vec<Download>,
+}
+
+impl Downloads {
+    /// Bytes that the cache lacks.
+    pub(crate) fn missing(&self) -> u64 {
+        self.parts.iter().map(|part| self.hub.missing_bytes(&part.snapshot, &part.wanted())).sum()
+    }
+
+    /// Downloads what is missing. Space for all of it is asked for first, so that a disk that cannot hold the last
+    /// repository is known before the first.
+    pub(crate) fn fetch(&self, progress: &mut Progress) -> Result<(), Failure> {
+        let need = self.missing();
+        if let Some(free) = self.hub.free_bytes().filter(|free| need > *free) {
+            return Err(HubError::Disk { path: self.hub.settings().cache.clone(), need, free }.into());
+        }
+        if need > 0 {
+            progress.line(&format!(
+                "downloading {} from {}",
+                show::bytes(need),
+                self.hub.settings().endpoint
+            ));
+        }
+        for part in &self.parts {
+            part.fetch(&self.hub, progress)?;
+        }
+        Ok(())
+    }
+
+    /// What would be downloaded, for machines.
+    pub(crate) fn json(&self) -> Value {
+        let part = |part: &Download| {
+            let file = |file: &RepoFile| {
+                json!({
+                    "path": file.path,
+                    "bytes": file.bytes,
+                    "hash": file.hash.as_ref().map(ToString::to_string),
+                    "cached": self.hub.has(&part.snapshot, file),
+                })
+            };
+            let address = &part.snapshot.subject.address;
+            json!({
+                "kind": if address.kind == RepoKind::Model { "model" } else { "dataset" },
+                "repo": address.id.to_string(),
+                "revision": address.revision.to_string(),
+                "commit": part.snapshot.commit.to_string(),
+                "files": part.files.iter().map(file).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "bytes": self.missing(),
+            "free_bytes": self.hub.free_bytes(),
+            "repositories": self.parts.iter().map(part).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A file that is on its way.
+#[derive(Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    begun: Option<Instant>,
+    bytes: u64,
+    had: u64,
+}
+
+/// Files below this size come and go without a line.
+const WORTH_A_LINE: u64 = 10_000_000;
+
+impl Shown {
+    fn event(&mut self, event: &HubEvent<'_>, progress: &mut Progress) {
+        match event {
+            HubEvent::Waiting { file } => {
+                progress.line(&format!("{file}: another process downloads it; waiting"));
+            }
+            HubEvent::Begun { file, bytes, have } => {
+                let bar =
+                    (*bytes >= WORTH_A_LINE).then(|| progress.bar_of_bytes(file, *bytes, *have)).flatten();
+                *self = Self { bar, begun: Some(Instant::now()), bytes: *bytes, had: *have };
+                if *have > 0 {
+                    let (have, bytes) = (show::bytes(*have), show::bytes(*bytes));
+                    progress.line(&format!("{file}: {have} of {bytes} are there, going on"));
+                }
+            }
+            HubEvent::Received { file, have } => match &self.bar {
+                Some(bar) => bar.set_position(*have),
+                None => progress.now_and_then(&self.line(file, *have)),
+            },
+            HubEvent::Again { file, why, pause } => {
+                progress.line(&format!("{file}: {why}; again in {:.0} s", pause.as_secs_f64()));
+            }
+            HubEvent::Done { file } => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+                if self.bytes >= WORTH_A_LINE {
+                    progress.line(&format!("{}, checked", self.line(file, self.bytes)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How far a file is, and how fast it comes.
+    fn line(&self, file: &str, have: u64) -> String {
+        let seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        let rate = if seconds > 0.0 { (have.saturating_sub(self.had) as f64 / seconds) as u64 } else { 0 };
+        format!("{file}: {} of {}, {}/s", show::bytes(have), show::bytes(self.bytes), show::bytes(rate))
+    }
+}

@@ -1,0 +1,10 @@
+//! Models and data sets by their names on the Hugging Face Hub: which are meant, what has to be downloaded, and how
+//! that is shown.
+
+mod download;
+mod environment;
+mod names;
+
+pub(crate) use self::download::{Download, Downloads};
+pub(crate) use self::environment::client;
+pub(crate) use self::names::{DatasetName, ModelName, datasets_named, model_named};

@@ -1,0 +1,243 @@
+//! The model and the texts that a run is given: local ones, those that come with moetrace, and those of the Hub.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use moetrace_corpus::{CorpusSettings, ListedFile, SourceSpec, files_to_read};
+use moetrace_hub::{
+    DatasetAddress, Hub, HubError, Parquet, RepoFile, Revision, Snapshot, model_files, parquet_of,
+    weight_files,
+};
+use moetrace_model::ModelConfig;
+use moetrace_run::HubFacts;
+
+use crate::args::CollectArgs;
+use crate::embedded::{Embedded, MODEL_NAME};
+use crate::failure::{Failure, code};
+use crate::hub::{self, DatasetName, Download, Downloads, ModelName};
+use crate::prepare::{Settings, cache};
+use crate::progress::Progress;
+
+/// Where model and texts are, or will be once [`Inputs::fetch`] has been called.
+pub(crate) struct Inputs {
+    /// What the model is called: a folder's name, or `OWNER/NAME`.
+    pub(crate) name: String,
+    /// The checkpoint's folder.
+    pub(crate) model: PathBuf,
+    /// Where the model is on the Hub.
+    pub(crate) model_hub: Option<HubFacts>,
+    /// The texts.
+    pub(crate) sources: Vec<SourceSpec>,
+    /// Where data sets are on the Hub, by their names in the run.
+    pub(crate) origins: BTreeMap<String, HubFacts>,
+    /// What is needed of the Hub, if anything is.
+    pub(crate) downloads: Option<Downloads>,
+}
+
+impl Inputs {
+    /// Finds out what is meant. Of the Hub only lists and small files of the model are fetched, and its configuration
+    /// is read: what cannot run is refused before its weights are downloaded.
+    pub(crate) fn find(
+        args: &CollectArgs,
+        settings: &mut Settings,
+        progress: &mut Progress,
+    ) -> Result<Self, Failure> {
+        let mut finder = Finder { offline: args.offline, client: None, parts: Vec::new(), progress };
+        let (name, model, model_hub) = finder.model(args.model.as_deref(), settings)?;
+        let (sources, origins) = finder.texts(args, settings)?;
+        let downloads = finder.client.map(|hub| Downloads { hub, parts: finder.parts });
+        Ok(Self { name, model, model_hub, sources, origins, downloads })
+    }
+
+    /// Brings everything here that is not.
+    pub(crate) fn fetch(&self, progress: &mut Progress) -> Result<(), Failure> {
+        self.downloads.as_ref().map_or(Ok(()), |downloads| downloads.fetch(progress))
+    }
+
+    /// What would have to be downloaded, if anything.
+    pub(crate) fn missing(&self) -> Option<&Downloads> {
+        self.downloads.as_ref().filter(|downloads| downloads.missing() > 0)
+    }
+
+    /// The run folder's name where none is asked for: that of the model without its owner.
+    pub(crate) fn short_name(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+}
+
+/// The folder of a model that is here or on the Hub, everything in it fetched.
+pub(crate) fn model_folder(given: &Path, offline: bool, progress: &mut Progress) -> Result<PathBuf, Failure> {
+    let mut finder = Finder { offline, client: None, parts: Vec::new(), progress };
+    let (_, folder, _) = finder.model(Some(given), &mut Settings(Vec::new()))?;
+    if let Some(hub) = finder.client {
+        Downloads { hub, parts: finder.parts }.fetch(progress)?;
+    }
+    Ok(folder)
+}
+
+/// What settles the inputs, and the client once it is needed.
+struct Finder<'a> {
+    offline: bool,
+    client: Option<Rc<Hub>>,
+    parts: Vec<Download>,
+    progress: &'a mut Progress,
+}
+
+impl Finder<'_> {
+    fn hub(&mut self) -> Result<Rc<Hub>, Failure> {
+        let hub = match self.client.take() {
+            Some(hub) => hub,
+            None => Rc::new(hub::client(self.offline)?),
+        };
+        Ok(Rc::clone(self.client.insert(hub)))
+    }
+
+    fn model(
+        &mut self,
+        given: Option<&Path>,
+        settings: &mut Settings,
+    ) -> Result<(String, PathBuf, Option<HubFacts>), Failure> {
+        let Some(given) = given else {
+            settings.resolve("model", format!("{MODEL_NAME}, which comes with moetrace"));
+            return Ok((MODEL_NAME.to_owned(), Embedded::unpack(&cache()?)?.model(), None));
+        };
+        let address = match hub::model_named(given)? {
+            ModelName::OnHub(address) => address,
+            ModelName::Here(dir, on_hub) => {
+                if let Some(address) =
+                    on_hub.filter(|a| hub::client(true).is_ok_and(|hub| hub.snapshot(a).is_ok()))
+                {
+                    self.progress.line(&format!(
+                        "{}: the folder here is used; the model of that name on the Hub is hf://{}",
+                        dir.display(),
+                        address.id
+                    ));
+                }
+                return Ok((model_name(&dir), dir, None));
+            }
+        };
+        let snapshot = self.hub()?.snapshot(&address)?;
+        settings.resolve("model", format!("{address}, commit {}", snapshot.commit));
+        let part = self.model_part(snapshot)?;
+        let (name, folder) = (address.id.to_string(), part.snapshot.folder.clone());
+        let facts = part.facts(&part.snapshot.licences);
+        self.parts.push(part);
+        Ok((name, folder, Some(facts)))
+    }
+
+    /// The files of a model; small ones are fetched and looked at.
+    fn model_part(&mut self, snapshot: Snapshot) -> Result<Download, Failure> {
+        let files = model_files(&snapshot)?;
+        let small: Vec<RepoFile> = files.small.into_iter().cloned().collect();
+        let has_index = files.index.map(|file| file.path.clone());
+        let part = Download { snapshot, files: small };
+        let hub = self.hub()?;
+        part.fetch(&hub, self.progress)?;
+        ModelConfig::read(&part.snapshot.folder)?;
+        let index = has_index.map(|name| part.snapshot.folder.join(name));
+        let index = index.map(|path| read(&path)).transpose()?;
+        let weights = weight_files(&part.snapshot, index.as_deref())?;
+        let files = part.files.iter().chain(weights).cloned().collect();
+        Ok(Download { files, ..part })
+    }
+
+    fn texts(
+        &mut self,
+        args: &CollectArgs,
+        settings: &mut Settings,
+    ) -> Result<(Vec<SourceSpec>, BTreeMap<String, HubFacts>), Failure> {
+        if args.dataset.is_empty() {
+            settings.resolve("dataset", "the six that come with moetrace");
+            let given = Embedded::unpack(&cache()?)?.datasets();
+            let sources = given.iter().map(|given| SourceSpec::parse(given)).collect::<Result<_, _>>()?;
+            return Ok((sources, BTreeMap::new()));
+        }
+        let (mut sources, mut origins) = (Vec::new(), BTreeMap::new());
+        for given in &args.dataset {
+            for dataset in hub::datasets_named(given)? {
+                match dataset {
+                    DatasetName::Here(source) => sources.push(source),
+                    DatasetName::OnHub { name, address, licence } => {
+                        let (source, facts) = self.dataset(&name, &address, licence, args.seed)?;
+                        sources.push(source);
+                        origins.insert(name, facts);
+                    }
+                }
+            }
+        }
+        Ok((sources, origins))
+    }
+
+    /// The Parquet files of a data set: those in the repository, else those of the Hub's own conversion.
+    fn dataset(
+        &mut self,
+        name: &str,
+        address: &DatasetAddress,
+        licence: Option<&str>,
+        seed: u64,
+    ) -> Result<(SourceSpec, HubFacts), Failure> {
+        let (snapshot, licences) = snapshot_of(self.hub()?.as_ref(), address)?;
+        let parquet = parquet_of(&snapshot, address.config.as_deref(), address.split.as_deref())?;
+        if parquet.is_partial {
+            self.progress.line(&format!("{name}: the Hub converted only the first part of this data set"));
+        }
+        let source = source(name, &snapshot, &parquet, address.column.clone());
+        let settings = CorpusSettings { seed, ..CorpusSettings::default() };
+        let wanted = files_to_read(&source, &settings);
+        let files = wanted.iter().filter_map(|file| snapshot.file(&file.path)).cloned().collect();
+        let known: Vec<String> = licence.map(str::to_owned).into_iter().collect();
+        let part = Download { snapshot: snapshot.clone(), files };
+        let facts = part.facts(if licences.is_empty() { &known } else { &licences });
+        self.parts.push(part);
+        Ok((source, facts))
+    }
+}
+
+/// The repository at its revision, or the branch with the Hub's own conversion if only that has the files; and the
+/// licences on the repository's card.
+fn snapshot_of(hub: &Hub, address: &DatasetAddress) -> Result<(Snapshot, Vec<String>), HubError> {
+    let found = |snapshot: &Snapshot| {
+        parquet_of(snapshot, address.config.as_deref(), address.split.as_deref()).map(drop)
+    };
+    let main = hub.snapshot(&address.repo);
+    let licences = main.as_ref().map(|snapshot| snapshot.licences.clone()).unwrap_or_default();
+    let is_elsewhere = match &main {
+        Ok(snapshot) => {
+            matches!(found(snapshot), Err(HubError::NoParquet { .. } | HubError::NoConfig { .. }))
+        }
+        // A cache may hold the conversion alone.
+        Err(error) => matches!(error, HubError::Offline { .. }),
+    };
+    if is_elsewhere && address.repo.revision == Revision::main() {
+        let converted = hub.snapshot(&address.repo.at(Revision::parquet())).ok();
+        if let Some(converted) = converted.filter(|snapshot| found(snapshot).is_ok()) {
+            return Ok((converted, licences));
+        }
+    }
+    Ok((main?, licences))
+}
+
+/// A split as the corpus takes it: all its files, of which it reads what its budget allows.
+fn source(name: &str, snapshot: &Snapshot, parquet: &Parquet<'_>, column: Option<String>) -> SourceSpec {
+    let listed = |file: &&RepoFile| ListedFile { path: file.path.clone(), bytes: file.bytes };
+    SourceSpec {
+        name: name.to_owned(),
+        path: snapshot.folder.clone(),
+        column,
+        listed: parquet.files.iter().map(listed).collect(),
+    }
+}
+
+/// The last part of the folder's name: where a model lies on this machine is nobody's business.
+fn model_name(dir: &Path) -> String {
+    let full = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    full.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot read {}: {error}", path.display());
+        Failure::new(code::IO, "E-MODEL", what, "check the file and its permissions")
+    })
+}
