@@ -1,0 +1,32 @@
+//! The page: its sections in order, and the document around them.
+
+mod balance;
+mod coverage;
+mod depth;
+mod document;
+mod entropy;
+mod fidelity;
+mod load;
+mod notes;
+mod overview;
+mod specialisation;
+
+pub use document::page;
+
+use crate::input::ReportInput;
+use crate::section::Section;
+
+/// Every section that the numbers at hand allow, in the order of the page.
+pub(crate) fn sections(input: &ReportInput<'_>) -> Vec<Section> {
+    let all = [
+        Some(overview::section(input)),
+        Some(load::section(input)),
+        Some(balance::section(input)),
+        Some(entropy::section(input)),
+        Some(coverage::section(input)),
+        specialisation::section(input),
+        fidelity::section(input),
+        Some(notes::section(input)),
+    ];
+    all.into_iter().flatten().collect()
+}

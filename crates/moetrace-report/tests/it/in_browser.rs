@@ -1,0 +1,109 @@
+//! The page in Chromium: what is drawn is what was counted, and nothing foreign runs.
+
+use anyhow::Context as _;
+use moetrace_report::{ReportInput, ReportedRun, page};
+
+use crate::browser::{Browser, chromium};
+use crate::hostile::PAYLOADS;
+use crate::{SMALL, synthetic};
+
+/// The page of a run in a browser of its own, or nothing where no browser is asked for.
+fn opened(run: &ReportedRun) -> anyhow::Result<Option<(Browser, tempfile::TempDir)>> {
+    let Some(program) = chromium()? else { return Ok(None) };
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("report.html");
+    std::fs::write(&file, page(&ReportInput { run, other: None, fidelity: None })?)?;
+    let mut browser = Browser::start(&program, 1200, 900)?;
+    browser.open(&file)?;
+    Ok(Some((browser, folder)))
+}
+
+fn named() -> Vec<String> {
+    ["code", "law", "verse"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn selectors_and_keys_read_out_the_counts() -> anyhow::Result<()> {
+    let run = synthetic::run(&SMALL, &named(), |i| format!("plain {i}"))?;
+    let Some((mut browser, folder)) = opened(&run)? else { return Ok(()) };
+    // The second layer by a click, then one step right and one down by keys: data set 1, expert 1.
+    browser.click("[data-controls=datasets] [data-step='1']")?;
+    browser.click("#chart-datasets")?;
+    browser.key("Escape")?;
+    for key in ["ArrowRight", "ArrowRight", "ArrowDown"] {
+        browser.key(key)?;
+    }
+    let read = browser.text("document.querySelector('[data-readout=datasets]').textContent")?;
+    let loads = &run.metrics.datasets.get(1).context("law")?.layers.get(1).context("layer 2")?.loads;
+    let pooled = &run.metrics.layers[1].loads;
+    let (own, all) = (loads.iter().sum::<u64>() as f64, pooled.iter().sum::<u64>() as f64);
+    let lift = loads[1] as f64 * all / (own * pooled[1] as f64);
+    assert!(read.starts_with("layer 2, data set law, expert 1 · "), "{read}");
+    assert!(read.ends_with(&format!("tokens: {}", loads[1])), "{read}, expected {}", loads[1]);
+    let shown: f64 =
+        read.split("times all data sets: ").nth(1).unwrap().split(' ').next().unwrap().parse()?;
+    // Three digits are shown.
+    assert!((shown - lift).abs() < 0.006 * lift, "{shown} for {lift}");
+    assert_eq!(browser.misdeeds(&folder.path().join("report.html"))?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn the_script_draws_a_chosen_layer_as_rust_draws_it() -> anyhow::Result<()> {
+    let run = synthetic::run(&SMALL, &named(), |i| format!("plain {i}"))?;
+    let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
+    let drawn = "[...document.querySelectorAll('#chart-datasets .cells path')].map(p => p.getAttribute('d')).join('|')";
+    let first = browser.text(drawn)?;
+    browser.click("[data-controls=datasets] [data-step='1']")?;
+    let second = browser.text(drawn)?;
+    browser.click("[data-controls=datasets] [data-step='-1']")?;
+    assert_eq!(browser.text(drawn)?, first, "back in the first layer, filled by the script");
+    assert_ne!(second, first);
+    // What Rust draws for the second layer is in its file.
+    let files = moetrace_report::figures(&ReportInput { run: &run, other: None, fidelity: None });
+    let file = files.iter().find(|f| f.name == "datasets-layer-2").context("a figure of layer 2")?;
+    let paths: Vec<&str> =
+        file.svg.split("data-level=").skip(1).filter_map(|p| p.split(" d=\"").nth(1)).collect();
+    let of_file: Vec<&str> = paths.iter().take(33).filter_map(|p| p.split('"').next()).collect();
+    assert_eq!(second.split('|').collect::<Vec<_>>().len(), 33);
+    assert!(second.split('|').all(|d| d.is_empty() || of_file.contains(&d)), "{second}\n{of_file:?}");
+    Ok(())
+}
+
+#[test]
+fn lines_are_read_out_at_the_pointer_and_by_keys() -> anyhow::Result<()> {
+    let run = synthetic::run(&SMALL, &named(), |i| format!("plain {i}"))?;
+    let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
+    let (x, y) = browser.middle("#chart-balance .hit:nth-of-type(2)")?;
+    browser.point(x, y)?;
+    let tip = browser.text("document.getElementById('tip').textContent")?;
+    let gini = run.metrics.layers[1].gini;
+    assert!(tip.starts_with("layer 2\n") && tip.contains(&format!("Gini: {gini:.3}")), "{tip}, gini {gini}");
+    browser.eval("document.getElementById('chart-balance').focus()")?;
+    browser.key("End")?;
+    let read = browser.text("document.querySelector('[data-readout=balance]').textContent")?;
+    assert!(read.starts_with("layer 3 · "), "{read}");
+    Ok(())
+}
+
+#[test]
+fn sixty_hostile_strings_stay_text() -> anyhow::Result<()> {
+    for from in (0..PAYLOADS.len()).step_by(12) {
+        let datasets: Vec<String> = PAYLOADS[from..from + 12].iter().map(|&p| p.to_owned()).collect();
+        let run = synthetic::run(&SMALL, &datasets, |i| PAYLOADS[(i + from) % 60].to_owned())?;
+        let Some((mut browser, folder)) = opened(&run)? else { return Ok(()) };
+        for control in ["[data-step='1']", "[data-step='-1']"] {
+            browser.click(&format!("[data-controls=datasets] {control}"))?;
+        }
+        browser.click("#chart-datasets")?;
+        browser.key("ArrowRight")?;
+        let foreign =
+            "document.querySelectorAll('img,iframe,object,embed,base,form,link,video,math,input').length";
+        assert_eq!(browser.eval(foreign)?, 0);
+        assert_eq!(browser.eval("document.querySelectorAll('script').length")?, 2);
+        let title = browser.text("document.querySelector('h1').textContent")?;
+        assert!(title.starts_with("Routing of "), "{title}");
+        assert_eq!(browser.misdeeds(&folder.path().join("report.html"))?, Vec::<String>::new());
+    }
+    Ok(())
+}
