@@ -24,6 +24,7 @@ const decoded = (word) => Math.round(2 ** (word / 2048) - 1);
 
 class HeatMap {
   constructor(name, map) {
+    this.name = name;
     this.map = map;
     this.svg = document.getElementById(`chart-${name}`);
     this.cells = this.svg.querySelector(".cells");
@@ -37,10 +38,13 @@ class HeatMap {
   }
 
   layer() {
-    const l = this.map.layers[this.choice.layer];
-    if (!this.unpacked[this.choice.layer])
-      this.unpacked[this.choice.layer] = { counts: words(l.counts), order: l.order ? words(l.order) : null };
-    return { ...l, ...this.unpacked[this.choice.layer] };
+    return this.unpack(this.choice.layer);
+  }
+
+  unpack(at) {
+    const l = this.map.layers[at];
+    this.unpacked[at] ??= { ...l, counts: words(l.counts), order: l.order ? words(l.order) : null };
+    return this.unpacked[at];
   }
 
   // What stands at a row or column.
@@ -64,6 +68,8 @@ class HeatMap {
       share: [n * this.map.per, a],
       jaccard: [n, a + b - n],
     }[measure];
+    // As heat.rs has it: no ratio where fewer than five are to be expected.
+    if (measure === "lift" && a * b < 5 * layer.t) return null;
     return below > 0 ? top / below : null;
   }
 
@@ -97,7 +103,7 @@ class HeatMap {
   // Labels below the colours: as many as the measure has.
   keys(measure) {
     const old = [...this.svg.querySelectorAll("[data-key]")];
-    const box = this.svg.querySelector(".legend rect");
+    const box = this.svg.querySelector(".legend [data-level]");
     const [left, width] = [+box.getAttribute("x"), +box.getAttribute("width") * LEVELS];
     measure.keys.forEach(([at, label], i) => {
       const text = old[i] || old[0].parentNode.appendChild(old[0].cloneNode());
@@ -174,7 +180,7 @@ class HeatMap {
     if (n === null) return `${lines[0]}\nthe same`;
     for (const m of this.map.measures) {
       const v = this.value(layer, m.measure, r, c);
-      lines.push(`${m.title}: ${v === null ? "–" : digits(v)}`);
+      lines.push(`${m.title}: ${v === null ? "too few to tell" : digits(v)}`);
     }
     lines.push(`${this.map.counted}: ${n.toLocaleString("en-US")}`);
     return lines.join("\n");
@@ -259,3 +265,96 @@ const seen = new IntersectionObserver((entries) => {
     }
 }, { rootMargin: "0px 0px -70% 0px" });
 document.querySelectorAll("section").forEach((section) => seen.observe(section));
+
+// An element with text in it, and others.
+function make(tag, text, ...inside) {
+  const element = document.createElement(tag);
+  if (text !== null) element.textContent = text;
+  element.append(...inside);
+  return element;
+}
+
+// One expert's card at a time.
+class Cards {
+  constructor(cards) {
+    this.cards = cards;
+    this.choice = { layer: 0, expert: 0 };
+    this.most = { layer: cards.layers.length, expert: cards.experts };
+    document.querySelectorAll("select[data-card]").forEach((select) => {
+      select.value = "0";
+      select.addEventListener("change", () => this.choose(select.dataset.card, Number(select.value)));
+    });
+    document.querySelectorAll("button[data-card]").forEach((button) =>
+      button.addEventListener("click", () =>
+        this.choose(button.dataset.card, this.choice[button.dataset.card] + Number(button.dataset.step))));
+    this.show();
+  }
+
+  choose(what, value) {
+    this.choice[what] = Math.min(this.most[what] - 1, Math.max(0, value));
+    document.querySelector(`select[data-card="${what}"]`).value = String(this.choice[what]);
+    this.show();
+  }
+
+  show() {
+    const { layer, expert } = this.choice;
+    const card = this.cards.cards[layer][expert];
+    const parts = [make("h3", `Layer ${this.cards.layers[layer]}, expert ${expert}`)];
+    parts.push(...this.load(layer, expert));
+    if (card && card.tokens.length) parts.push(make("h4", "Tokens"), this.tokens(card.tokens));
+    if (card && card.contexts.length) parts.push(make("h4", "Contexts"), ...card.contexts.map((c) => this.context(c)));
+    if (!card || !(card.tokens.length || card.contexts.length)) parts.push(make("p", "No token was recorded for it."));
+    document.getElementById("card").replaceChildren(...parts);
+  }
+
+  // Load and data sets, from the heat maps' counts.
+  load(layer, expert) {
+    const number = String(this.cards.layers[layer]);
+    const load = maps.find((m) => m.name === "load");
+    const row = load.map.row_names.indexOf(number);
+    const of = (map, l, measure, r, c) => map.value(l, measure, r, c);
+    const n = load.count(load.layer(), row, expert);
+    const share = of(load, load.layer(), "lift", row, expert);
+    const parts = [make("p", `${n.toLocaleString("en-US")} tokens, ${share === null ? "–" : digits(share)} times an even share`)];
+    const sets = maps.find((m) => m.name === "datasets");
+    const at = sets ? sets.map.layers.findIndex((l) => l.name === number) : -1;
+    if (at < 0) return parts;
+    const of_layer = sets.unpack(at);
+    const list = make("ul", null);
+    list.className = "sets";
+    sets.map.row_names.forEach((name, r) => {
+      const [lift, part] = ["lift", "share"].map((m) => of(sets, of_layer, m, r, expert));
+      const said = lift === null ? "too few to tell" : `${digits(lift)} times all data sets`;
+      list.append(make("li", `${name}: ${digits(100 * (part ?? 0))} % of its tokens, ${said}`));
+    });
+    return [...parts, make("h4", "Data sets"), list];
+  }
+
+  tokens(tokens) {
+    const list = make("ul", null);
+    list.className = "words";
+    tokens.forEach(([token, statistic]) =>
+      list.append(make("li", null, make("code", this.cards.strings[token]), ` ${digits(statistic)}`)));
+    return list;
+  }
+
+  context([dataset, sample, position, at, weight, tokens]) {
+    const line = make("p", null);
+    line.className = "context";
+    tokens.forEach((token, i) => line.append(make(i === at ? "mark" : "span", this.cards.strings[token])));
+    const weighs = weight === null ? "" : `, weight ${weight}`;
+    line.append(make("small", `${this.cards.datasets[dataset]}, text ${sample}, position ${position}${weighs}`));
+    return line;
+  }
+}
+
+if (data.cards) {
+  const cards = new Cards(data.cards);
+  const load = maps.find((m) => m.name === "load");
+  load.svg.addEventListener("click", () => {
+    if (!load.at) return;
+    cards.choose("layer", data.cards.layers.indexOf(Number(load.map.row_names[load.at[0]])));
+    cards.choose("expert", load.at[1]);
+    document.getElementById("experts").scrollIntoView();
+  });
+}

@@ -12,10 +12,12 @@ use crate::island;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Measure {
-    /// n t / (a b): how many times as often as if independent.
+    /// n t / (a b): how many times as often as if independent; unknown where fewer than five are to be expected.
     Lift,
     /// n per / a: part of the row's tokens.
     Share,
+    /// n / (a + b - n).
+    Jaccard,
 }
 
 impl Measure {
@@ -24,10 +26,16 @@ impl Measure {
         let (top, below) = match self {
             Self::Lift => (n * layer.total, a * b),
             Self::Share => (n * per, a),
+            Self::Jaccard => (n, a + b - n),
         };
-        (below > 0.0).then(|| top / below)
+        // The rule of thumb for tables of counts: below five expected a ratio is mostly chance.
+        let known = self != Self::Lift || a * b >= LEAST_EXPECTED * layer.total;
+        (below > 0.0 && known).then(|| top / below)
     }
 }
+
+/// Counts to be expected by chance for a ratio to be shown.
+const LEAST_EXPECTED: f64 = 5.0;
 
 /// A measure with its words.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +121,20 @@ struct IslandLayer {
     order: Option<String>,
 }
 
+impl HeatLayer {
+    /// A table of `[columns, columns]` counts, to be compared with independent rows and columns.
+    pub(crate) fn of_table(name: String, counts: &[u64], columns: usize) -> Self {
+        let rows = counts.chunks_exact(columns.max(1));
+        let row_totals: Vec<u64> = rows.clone().map(|row| row.iter().sum()).collect();
+        let mut column_totals = vec![0; columns];
+        for row in rows {
+            column_totals.iter_mut().zip(row).for_each(|(sum, n)| *sum += n);
+        }
+        let total = row_totals.iter().sum::<u64>() as f64;
+        Self { name, counts: counts.to_vec(), row_totals, column_totals, total, order: None }
+    }
+}
+
 impl HeatMap {
     /// The place of a cell among a layer's counts; none on the diagonal of pairs.
     fn place(&self, row: usize, column: usize) -> Option<usize> {
@@ -142,7 +164,7 @@ impl HeatMap {
         let values = self.layers.iter().flat_map(|layer| self.values(layer, measure)).flatten();
         match measure {
             Measure::Lift => GridColours::ratio(values),
-            Measure::Share => GridColours::amount(values),
+            Measure::Share | Measure::Jaccard => GridColours::amount(values),
         }
     }
 
@@ -153,7 +175,7 @@ impl HeatMap {
 
     /// Every layer as a figure of its own, for files.
     pub(crate) fn draw_all(&self) -> Vec<Figure> {
-        let numbered = |layer: &HeatLayer| format!("{}-layer-{}", self.name, layer.name);
+        let numbered = |layer: &HeatLayer| format!("{}-layer-{}", self.name, layer.name.replace(' ', "-"));
         let named = |layer: &HeatLayer| {
             if self.layers.len() == 1 { self.name.to_owned() } else { numbered(layer) }
         };

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use moetrace_metrics::MetricsReport;
+use moetrace_metrics::cross_layer::CrossLayerReport;
 use moetrace_metrics::fidelity::FidelityReport;
+use moetrace_metrics::segments::SegmentReport;
+use moetrace_metrics::temporal::TemporalReport;
 
 /// One run, or two side by side.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +36,59 @@ pub struct ReportedRun {
     pub notes: Vec<String>,
     /// The numbers.
     pub metrics: MetricsReport,
+    /// How alike the choices of near tokens are, where it was counted.
+    pub temporal: Option<TemporalReport>,
+    /// What one layer's experts tell about the next layer's, where it was counted.
+    pub cross_layer: Option<CrossLayerReport>,
+    /// How well a few experts serve a stretch of tokens, where it was counted.
+    pub segments: Option<SegmentReport>,
+    /// How often experts were chosen together; one for each layer, or none.
+    pub coactivation: Vec<Coactivation>,
+    /// What each expert serves, as far as it was counted.
+    pub cards: Vec<ExpertCard>,
     /// Strings of token ids; empty where a run keeps none.
     pub tokens: BTreeMap<u32, String>,
+}
+
+/// How often the experts of one layer were chosen for the same token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coactivation {
+    /// The model's own (absolute) number of the layer.
+    pub layer: u16,
+    /// Tokens that chose both of each unordered pair, ascending: (0, 1), (0, 2), ... `[E (E - 1) / 2]`.
+    pub pairs: Vec<u64>,
+    /// The experts in an order that brings like to like, a permutation of `0..E`; none where none was computed.
+    pub order: Option<Vec<u16>>,
+}
+
+/// The tokens and places that tell most about one expert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpertCard {
+    /// The model's own (absolute) number of the layer.
+    pub layer: u16,
+    /// The expert.
+    pub expert: u16,
+    /// Token ids with the statistic that they are chosen by, highest first.
+    pub tokens: Vec<(u32, f64)>,
+    /// Where the expert weighed most.
+    pub contexts: Vec<Context>,
+}
+
+/// A stretch of text around a token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Context {
+    /// The data set it is from.
+    pub dataset: String,
+    /// The sample's number in its source.
+    pub sample: u32,
+    /// The token's position in the sample.
+    pub position: u32,
+    /// Token ids, the one in question among them.
+    pub tokens: Vec<u32>,
+    /// Which of `tokens` it is.
+    pub at: usize,
+    /// The expert's weight there; absent where none is recorded.
+    pub weight: Option<f32>,
 }
 
 /// A name and a value, both shown as they are.

@@ -27,7 +27,7 @@ mod section;
 mod text;
 
 pub use figures::{FigureFile, figures};
-pub use input::{DatasetFacts, Fact, ReportInput, ReportedRun};
+pub use input::{Coactivation, Context, DatasetFacts, ExpertCard, Fact, ReportInput, ReportedRun};
 pub use page::page;
 #[cfg(feature = "png")]
 pub use png::{PngError, PngRenderer};

@@ -56,7 +56,7 @@ impl Scale {
             let powers = (first..=last).filter(|p| (p - first) % every == 0).map(|p| 10f64.powi(p));
             powers.flat_map(|power| factors.iter().map(move |f| f * power)).filter(within).collect()
         };
-        if decades < 1.5 { of(&[1.0, 2.0, 5.0]) } else { of(&[1.0]) }
+        if decades < 2.5 { of(&[1.0, 2.0, 5.0]) } else { of(&[1.0]) }
     }
 }
 

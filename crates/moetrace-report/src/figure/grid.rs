@@ -33,10 +33,10 @@ impl GridColours {
         }
     }
 
-    /// Ratios: as many whole doublings as 98 of 100 cells need, between 1 and 5.
+    /// Ratios: as many whole doublings as 98 of 100 cells need, between 1 and 4.
     pub(crate) fn ratio(values: impl Iterator<Item = f64>) -> Self {
         let away = values.filter(|v| *v > 0.0 && v.is_finite()).map(|v| v.log2().abs());
-        Self::Ratio { octaves: highest_but_two_percent(away).ceil().clamp(1.0, 5.0) }
+        Self::Ratio { octaves: highest_but_two_percent(away).ceil().clamp(1.0, 4.0) }
     }
 
     /// Amounts: up to what 98 of 100 cells reach, as a round number.
@@ -54,8 +54,7 @@ impl GridColours {
                     let label = if o < 0 { format!("1/{}", 1 << -o) } else { (1 << o).to_string() };
                     (f64::midpoint(f64::from(o) / octaves, 1.0), format!("{label}×"))
                 };
-                // Labels stay apart: at most nine, the ends and the middle among them.
-                (-ends..=ends).filter(|o| ends <= 4 || o % ends == 0 || o.abs() == 2).map(of).collect()
+                (-ends..=ends).map(of).collect()
             }
             Self::Amount { highest } => {
                 [0.0, 0.5, 1.0].map(|at| (at, tick_label(at * highest))).into_iter().collect()
@@ -147,6 +146,7 @@ impl Grid {
         }
         let letter = self.colours.ramp().letter();
         html! {
+            rect class="unknown" width=(columns) height=(self.row_names.len()) {}
             @for (level, path) in paths.iter().enumerate() {
                 path class={ (letter) (level) } data-level=(level) d=(path) {}
             }
@@ -190,6 +190,8 @@ impl Grid {
                     rect class={ (letter) (level) } data-level=(level) x=(number(left + step * level as f64)) y="12"
                         width=(number(step)) height="12" {}
                 }
+                rect class="unknown" x=(number(left + width + 14.0)) y="29" width="12" height="10" {}
+                text class="tick" x=(number(left + width + 32.0)) y="38" { "too few to tell" }
                 @for (at, label) in self.colours.ticks() {
                     text class="tick middle" data-key="" x=(number(left + width * at)) y="38" { (label) }
                 }

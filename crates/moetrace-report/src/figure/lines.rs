@@ -65,7 +65,7 @@ impl LineChart {
             (frame.vertical(y, ""))
             text class="axis" x="8" y=(number(top - 14.0)) { (self.y_title) }
             (frame.horizontal(&self.x_ticks(&frame, x), &self.x_title))
-            @for reference in &self.references { (self.reference(&frame, x, y, reference)) }
+            @for (i, r) in self.references.iter().enumerate() { (self.reference(&frame, x, y, i, r)) }
             @for (i, series) in self.series.iter().enumerate() { (self.line(&frame, x, y, i, series)) }
             (self.hits(&frame, x))
         };
@@ -118,13 +118,13 @@ impl LineChart {
         }
     }
 
-    fn reference(&self, frame: &Frame, x: Scale, y: Scale, reference: &Reference) -> Markup {
+    fn reference(&self, frame: &Frame, x: Scale, y: Scale, index: usize, reference: &Reference) -> Markup {
         let place = |p: f64, v: f64| Some((frame.x(x, p), frame.y(y, v)));
         let places: Vec<_> = match reference.values.as_slice() {
             [one] => vec![place(x.low, *one), place(x.high, *one)],
             many => self.points.iter().zip(many).map(|(&p, &v)| place(p, v)).collect(),
         };
-        html! { path class="null" d=(path(&places)) {} }
+        html! { path class={ "null n" (index) } d=(path(&places)) {} }
     }
 
     /// Bands that the pointer falls into, one for each point, each with what is to be read there.
@@ -162,7 +162,7 @@ impl LineChart {
     /// Names with the class of their line, cut into rows that fit.
     fn legend_rows(&self) -> Vec<Vec<(String, String)>> {
         let lines = self.series.iter().enumerate().map(|(i, s)| (format!("line s{i}"), s.name.clone()));
-        let nulls = self.references.iter().map(|r| ("null".to_owned(), r.name.clone()));
+        let nulls = self.references.iter().enumerate().map(|(i, r)| (format!("null n{i}"), r.name.clone()));
         let mut rows: Vec<Vec<(String, String)>> = Vec::new();
         let mut used = f64::INFINITY;
         for entry in lines.chain(nulls) {

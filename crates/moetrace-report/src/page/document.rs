@@ -21,7 +21,7 @@ pub fn page(input: &ReportInput<'_>) -> Result<String, serde_json::Error> {
     let sections = sections(input);
     let maps: BTreeMap<&str, _> =
         sections.iter().flat_map(Section::heat_maps).map(|map| (map.name, map.island())).collect();
-    let data = island::json(&serde_json::json!({ "maps": maps }))?;
+    let data = island::json(&serde_json::json!({ "maps": maps, "cards": super::cards::island(input) }))?;
     let style = style();
     let title = format!("Routing of {}", super::overview::shown_name(&input.run.model));
     let document = html! {

@@ -2,6 +2,7 @@
 
 use moetrace_metrics::MetricsReport;
 
+use super::expert_names;
 use crate::heat::{HeatLayer, HeatMap, Measure, Measured};
 use crate::input::ReportInput;
 use crate::section::{Block, Drawing, Section, Table};
@@ -48,7 +49,7 @@ fn map(name: &'static str, metrics: &MetricsReport) -> HeatMap {
         row: "layer",
         column: "expert",
         row_names: metrics.layers.iter().map(|l| l.layer.to_string()).collect(),
-        column_names: (0..metrics.experts).map(|e| e.to_string()).collect(),
+        column_names: expert_names(metrics.experts),
         counted: "tokens",
         symmetric: false,
         per: metrics.chosen as f64,

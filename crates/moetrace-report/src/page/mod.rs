@@ -1,7 +1,10 @@
 //! The page: its sections in order, and the document around them.
 
 mod balance;
+mod cards;
+mod coactivation;
 mod coverage;
+mod cross_layer;
 mod depth;
 mod document;
 mod entropy;
@@ -9,7 +12,9 @@ mod fidelity;
 mod load;
 mod notes;
 mod overview;
+mod segments;
 mod specialisation;
+mod temporal;
 
 pub use document::page;
 
@@ -25,8 +30,18 @@ pub(crate) fn sections(input: &ReportInput<'_>) -> Vec<Section> {
         Some(entropy::section(input)),
         Some(coverage::section(input)),
         specialisation::section(input),
+        coactivation::section(input),
+        temporal::section(input),
+        cross_layer::section(input),
+        segments::section(input),
+        cards::section(input),
         fidelity::section(input),
         Some(notes::section(input)),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// `0` to `E - 1`.
+fn expert_names(experts: usize) -> Vec<String> {
+    (0..experts).map(|e| e.to_string()).collect()
 }

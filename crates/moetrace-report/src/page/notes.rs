@@ -28,6 +28,8 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
             li { (bos) }
             li { (ties) }
             li { "Entropies are in bits. Numbers are computed per layer; ids of different layers are never merged." }
+            li { "A cell of a heat map is grey where fewer than five tokens are to be expected in it by chance: a ratio \
+                  to so few is mostly noise." }
             li { "A count in a heat map is exact below 2,900 and within 0.02 % above." }
             li { "What experts are used for is observed, not caused: an expert that is used much is not therefore one \
                   that matters much." }

@@ -41,8 +41,9 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
     let runs: Vec<&ReportedRun> = std::iter::once(input.run).chain(input.other).collect();
     let mut blocks = vec![Block {
         heading: String::new(),
-        how: "Each number is the mean over layers, with the lowest and the highest layer below it. A router that \
-              used all experts alike would have the value named last."
+        how: "Each number is the mean over layers, with the lowest and the highest layer below it. \"Alike\" is what a \
+              router that uses all experts alike would give; for data-set bits (what a chosen expert tells about the \
+              data set), what shuffled data sets give."
             .into(),
         drawing: Drawing::Markup(html! { @for run in &runs { (notes(run)) (tiles(run, runs.len() > 1)) } }),
         table: None,

@@ -3,6 +3,7 @@
 use moetrace_metrics::{DatasetReport, LayerReport, MetricsReport};
 
 use super::depth::Depth;
+use super::expert_names;
 use super::overview::shown_name;
 use crate::figure::{Reference, Series};
 use crate::heat::{HeatLayer, HeatMap, Measure, Measured};
@@ -96,7 +97,7 @@ fn map(metrics: &MetricsReport) -> HeatMap {
         row: "data set",
         column: "expert",
         row_names: datasets.iter().map(|d| shown_name(&d.name)).collect(),
-        column_names: (0..metrics.experts).map(|e| e.to_string()).collect(),
+        column_names: expert_names(metrics.experts),
         counted: "tokens",
         symmetric: false,
         per: metrics.chosen as f64,

@@ -77,7 +77,7 @@ impl Browser {
     }
 
     /// One command and its answer; events that come in between are kept.
-    pub(crate) fn call(&mut self, method: &str, &params: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn call(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -136,6 +136,11 @@ impl Browser {
     /// A click of the left button in the middle of an element, wherever it is.
     pub(crate) fn click(&mut self, selector: &str) -> anyhow::Result<()> {
         let (x, y) = self.middle(selector)?;
+        self.click_at(x, y)
+    }
+
+    /// A click of the left button at a place.
+    pub(crate) fn click_at(&mut self, x: f64, y: f64) -> anyhow::Result<()> {
         for (kind, buttons) in [("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 1)] {
             let params = json!({ "type": kind, "x": x, "y": y, "button": "left", "buttons": buttons, "clickCount": 1 });
             self.call("Input.dispatchMouseEvent", &params)?;

@@ -71,6 +71,50 @@ fn the_script_draws_a_chosen_layer_as_rust_draws_it() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_order_by_cluster_is_drawn_and_read_out() -> anyhow::Result<()> {
+    let run = synthetic::run(&SMALL, &named(), |i| format!("plain {i}"))?;
+    let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
+    browser.click("#chart-coactivation")?;
+    browser.key("Escape")?;
+    for key in ["ArrowRight", "ArrowRight"] {
+        browser.key(key)?;
+    }
+    // The order is from the last expert to the first: row 7, column 6, the last pair.
+    let read = browser.text("document.querySelector('[data-readout=coactivation]').textContent")?;
+    let both = run.coactivation[0].pairs.last().context("a pair")?;
+    assert!(read.starts_with("layer 1, expert 7, expert 6 · "), "{read}");
+    assert!(read.ends_with(&format!("tokens with both: {both}")), "{read}, expected {both}");
+    Ok(())
+}
+
+#[test]
+fn cards_show_the_expert_that_is_asked_for() -> anyhow::Result<()> {
+    let run = synthetic::run(&SMALL, &named(), |i| format!("word {i}"))?;
+    let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
+    browser.click("button[data-card=layer][data-step='1']")?;
+    for _ in 0..2 {
+        browser.click("button[data-card=expert][data-step='1']")?;
+    }
+    let card = browser.text("document.getElementById('card').innerText")?;
+    let (own, load) = (&run.cards[7 + 2], run.metrics.layers[1].loads[2]);
+    assert!(card.starts_with("Layer 2, expert 2\n") && card.contains(&format!("{load} tokens, ")), "{card}");
+    assert!(card.contains(&run.tokens[&own.tokens[0].0]) && card.contains("12.5"), "{card}");
+    let marked = browser.text("document.querySelector('#card mark').textContent")?;
+    assert_eq!(marked, run.tokens[&own.contexts[0].tokens[12]]);
+    // A cell of the load map opens its card: layer 3, expert 0.
+    let (x, y) = browser.middle("#chart-load .cells")?;
+    let cell = browser.eval(
+        "(() => { const b = document.querySelector('#chart-load .cells').getBoundingClientRect(); \
+         return [b.x + b.width / 16, b.y + b.height * 5 / 6]; })()",
+    )?;
+    browser.point(x, y)?;
+    browser.click_at(cell[0].as_f64().context("x")?, cell[1].as_f64().context("y")?)?;
+    let title = browser.text("document.querySelector('#card h3').textContent")?;
+    assert_eq!(title, "Layer 3, expert 0");
+    Ok(())
+}
+
+#[test]
 fn lines_are_read_out_at_the_pointer_and_by_keys() -> anyhow::Result<()> {
     let run = synthetic::run(&SMALL, &named(), |i| format!("plain {i}"))?;
     let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
@@ -97,6 +141,7 @@ fn sixty_hostile_strings_stay_text() -> anyhow::Result<()> {
         }
         browser.click("#chart-datasets")?;
         browser.key("ArrowRight")?;
+        browser.click("button[data-card=expert][data-step='1']")?;
         let foreign =
             "document.querySelectorAll('img,iframe,object,embed,base,form,link,video,math,input').length";
         assert_eq!(browser.eval(foreign)?, 0);

@@ -1,10 +1,13 @@
 //! Made-up routing with structure in it: some experts are favoured, data sets prefer theirs, neighbours are alike.
 
-use moetrace_metrics::{MetricsReport, MetricsSettings, RoutingMetrics};
-use moetrace_report::{DatasetFacts, Fact, ReportedRun};
+use moetrace_metrics::cross_layer::CrossLayerMetrics;
+use moetrace_metrics::segments::SegmentMetrics;
+use moetrace_metrics::temporal::TemporalMetrics;
+use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_report::{Coactivation, Context, DatasetFacts, ExpertCard, Fact, ReportedRun};
 use moetrace_routing::{
-    ExpertId, LayerIndex, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId, Span,
-    TokenBatch, TokenId,
+    ExpertId, LayerIndex, Planes, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
+    SinkError, Span, TokenBatch, TokenId,
 };
 
 /// What is made up.
@@ -97,11 +100,73 @@ fn choices(shape: &Shape, dataset: usize, layer: usize, random: &mut Random) -> 
     (experts, weights)
 }
 
-/// The numbers of made-up texts.
-pub(crate) fn metrics(shape: &Shape, datasets: &[String]) -> anyhow::Result<MetricsReport> {
-    let mut metrics = RoutingMetrics::new(&shape.geometry()?, &MetricsSettings::default());
-    play(shape, datasets, &mut metrics)?;
-    Ok(metrics.report())
+/// Counts pairs the plain way: every token, every two of its experts.
+struct Pairs {
+    experts: usize,
+    counts: Vec<Vec<u64>>,
+}
+
+impl RoutingSink for Pairs {
+    fn wants(&self) -> Planes {
+        Planes::default()
+    }
+
+    fn begin(&mut self, _: &TokenBatch) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
+        // The first row of every text is its BOS, which does not count.
+        for row in view.experts().chunks_exact(view.chosen()).skip(1) {
+            let mut chosen: Vec<usize> = row.iter().map(|e| usize::from(e.0)).collect();
+            chosen.sort_unstable();
+            for (n, &i) in chosen.iter().enumerate() {
+                for &j in &chosen[n + 1..] {
+                    let before: usize = (0..i).map(|i| self.experts - 1 - i).sum();
+                    self.counts[view.ordinal().index()][before + j - i - 1] += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// Pairs of every layer; experts from the last to the first are as good an order as any.
+fn coactivation(shape: &Shape, datasets: &[String]) -> anyhow::Result<Vec<Coactivation>> {
+    let pairs = vec![0; shape.experts * (shape.experts - 1) / 2];
+    let mut sink = Pairs { experts: shape.experts, counts: vec![pairs; usize::from(shape.layers)] };
+    play(shape, datasets, &mut sink)?;
+    let order: Vec<u16> = (0..shape.experts as u16).rev().collect();
+    let layers = (1..).zip(sink.counts);
+    Ok(layers.map(|(layer, pairs)| Coactivation { layer, pairs, order: Some(order.clone()) }).collect())
+}
+
+/// Cards for every expert but the last of each layer, which was never chosen.
+fn cards(shape: &Shape, datasets: &[String]) -> Vec<ExpertCard> {
+    let mut random = Random(11);
+    let mut ids = |n: usize| -> Vec<u32> { (0..n).map(|_| (random.next() % 40) as u32).collect() };
+    let mut cards = Vec::new();
+    for layer in 1..=shape.layers {
+        for expert in 0..shape.experts as u16 - 1 {
+            let tokens =
+                ids(10).into_iter().zip(1..).map(|(id, rank)| (id, 12.5 / f64::from(rank))).collect();
+            let context = |at: u32, tokens: Vec<u32>| Context {
+                dataset: datasets[at as usize % datasets.len()].clone(),
+                sample: u32::from(expert),
+                position: 20 + at,
+                tokens,
+                at: 12,
+                weight: Some(0.5),
+            };
+            let contexts = (0..4).map(|at| context(at, ids(17))).collect();
+            cards.push(ExpertCard { layer, expert, tokens, contexts });
+        }
+    }
+    cards
 }
 
 /// A run with these data sets; `word` gives every other string that a run of others could bring.
@@ -119,6 +184,15 @@ pub(crate) fn run(
         truncated: 1,
         skipped: vec![(word(40 + i), 3)],
     };
+    let (geometry, settings) = (shape.geometry()?, MetricsSettings::default());
+    let mut metrics = RoutingMetrics::new(&geometry, &settings);
+    let mut temporal = TemporalMetrics::new(&geometry, &settings);
+    let mut cross_layer = CrossLayerMetrics::new(&geometry, &settings);
+    let mut segments = SegmentMetrics::new(&geometry, &settings);
+    // The same texts to each: they are made from a seed.
+    for sink in [&mut metrics as &mut dyn RoutingSink, &mut temporal, &mut cross_layer, &mut segments] {
+        play(shape, datasets, sink)?;
+    }
     Ok(ReportedRun {
         name: word(0),
         model: word(1),
@@ -126,7 +200,12 @@ pub(crate) fn run(
         settings: vec![Fact { name: word(8), value: word(9), source: word(10) }],
         datasets: datasets.iter().enumerate().map(dataset).collect(),
         notes: vec![word(11)],
-        metrics: metrics(shape, datasets)?,
+        metrics: metrics.report(),
+        temporal: Some(temporal.report()),
+        cross_layer: Some(cross_layer.report()),
+        segments: Some(segments.report()),
+        coactivation: coactivation(shape, datasets)?,
+        cards: cards(shape, datasets),
         tokens: (0..40).map(|id| (id, word(12 + id as usize))).collect(),
     })
 }
