@@ -39,7 +39,7 @@ impl Ramp {
             }
             (Self::Diverging, _) => {
                 let away = (2.0 * at - 1.0).abs();
-                let (middle, end) = if dark { (0.27, 0.80) } else { (0.965, 0.44) };
+                let (middle, end) = if dark { (0.36, 0.80) } else { (0.965, 0.44) };
                 let hue = if at < 0.5 { 250.0 } else { 45.0 };
                 (between(middle, end, away), 0.118 * away, hue)
             }
