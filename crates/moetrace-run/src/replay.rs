@@ -1,6 +1,7 @@
 //! Committed shards, read back into the same metrics that listened to them live.
 
 use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_routing::RoutingSink;
 use moetrace_trace::ShardReader;
 
 use crate::{CommitRecord, Manifest, RunError, RunFolder, Shard};
@@ -28,14 +29,28 @@ pub fn replay(
     trust: Trust,
 ) -> Result<(RoutingMetrics, usize), RunError> {
     let mut total = RoutingMetrics::new(&manifest.geometry()?, settings);
+    let committed = replay_to(folder, manifest, trust, &mut total)?;
+    Ok((total, committed))
+}
+
+/// Plays all committed shards of a run to one listener, in the order of shards, and says how many that were.
+///
+/// # Errors
+/// As [`replay`], and those of the listener.
+pub fn replay_to(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    trust: Trust,
+    sink: &mut dyn RoutingSink,
+) -> Result<usize, RunError> {
     let mut committed = 0;
     for shard in &manifest.shards {
         if let Some(record) = folder.committed(manifest, shard)? {
-            total.merge(replay_shard(folder, manifest, shard, &record, settings, trust)?)?;
+            open_shard(folder, manifest, shard, &record, trust)?.play(ROWS_PER_PASS, sink)?;
             committed += 1;
         }
     }
-    Ok((total, committed))
+    Ok(committed)
 }
 
 /// Numbers over one committed shard; its record is that of [`RunFolder::committed`].

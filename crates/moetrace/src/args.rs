@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Make a run of the routing that another tool recorded; a call cut short is continued
     Import(ImportArgs),
+    /// Draw a run's numbers as one page, and as figures; with a second run, both side by side
+    Report(ReportArgs),
     /// Show a run's provenance, columns and first rows, or a checkpoint's tensors
     Inspect(InspectArgs),
     /// Write a checkpoint anew in 4 bits (NF4), as bitsandbytes stores it; a call cut short is continued
@@ -230,6 +232,28 @@ pub(crate) struct CompareArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+    /// A second run to hold beside it; over the same tokens it is compared token by token too
+    #[arg(requires = "out")]
+    pub(crate) other: Option<PathBuf>,
+    /// The page [default: RUN/report.html]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write every chart into this folder too, as SVG and PNG
+    #[arg(long, value_name = "DIR")]
+    pub(crate) figures: Option<PathBuf>,
+    /// Count beginning-of-sequence tokens too; they route like outliers.
+    #[arg(long)]
+    pub(crate) include_bos: bool,
+    /// Compare sizes only, and do not hash every file first.
+    #[arg(long)]
+    pub(crate) trust: bool,
 }
 
 /// Arguments of `inspect`.

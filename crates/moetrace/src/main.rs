@@ -12,6 +12,7 @@ mod hub;
 mod inputs;
 mod on_gpu;
 mod output;
+mod page;
 mod prepare;
 mod progress;
 mod quantisation;
@@ -76,6 +77,7 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
         Command::Verify(args) => command::verify(&args),
         Command::Export(args) => command::export(&args),
         Command::Import(args) => command::import(&args),
+        Command::Report(args) => command::report(&args),
         Command::Inspect(args) => command::inspect(&args),
         Command::Quantize(args) => command::quantize(&args),
         Command::Synth(args) => command::synth(&args),

@@ -157,3 +157,29 @@ proptest! {
         prop_assert_eq!(of(&word), of("plain"));
     }
 }
+
+#[cfg(feature = "png")]
+#[test]
+fn figures_become_pictures_of_twice_their_size() {
+    let datasets = ["code", "文学", "law"].map(str::to_owned);
+    let run = synthetic::run(&SMALL, &datasets, |i| format!("{i}")).unwrap();
+    let renderer = match moetrace_report::PngRenderer::new() {
+        Ok(renderer) => renderer,
+        Err(moetrace_report::PngError::NoFont) => {
+            eprintln!("skipped: this system has no font");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for file in figures(&ReportInput { run: &run, other: None, fidelity: None }) {
+        let png = renderer.render(&file.svg).unwrap();
+        let size = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+        let width: f64 =
+            file.svg.split(" width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+        assert_eq!((&png[1..4], size(16)), (&b"PNG"[..], (2.0 * width).ceil() as u32), "{}", file.name);
+        if let Some(folder) = std::env::var_os("MOETRACE_KEEP_FIGURES") {
+            std::fs::write(std::path::Path::new(&folder).join(format!("{}.png", file.name)), &png).unwrap();
+        }
+    }
+    assert!(renderer.render("<svg").is_err());
+}

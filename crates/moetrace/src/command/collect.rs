@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
+use moetrace_metrics::MetricsReport;
+use moetrace_report::ReportInput;
 use moetrace_routing::TokenId;
 use moetrace_run::{Collect, Outcome, ProcessUsage, RealFs, ResolvedSetting, RunError, RunEvent, Shard};
 
@@ -10,6 +12,8 @@ use crate::failure::{Failure, code};
 use crate::inputs::Inputs;
 use crate::output;
 use crate::prepare::{Prepared, Settings};
+use crate::page::{place, reported};
+use crate::prepare::Prepared;
 use crate::progress::Progress;
 use crate::resident;
 use crate::show;
@@ -50,6 +54,9 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
         return Ok(stop.exit_code());
     }
     let report = outcome.metrics.report();
+    if outcome.committed == outcome.shards {
+        page_of(&prepared, &outcome, &report);
+    }
     if args.json {
         output::print_json(&show::collected(&out, &outcome, &report))?;
     } else if !args.quiet {
@@ -96,6 +103,26 @@ fn run(
         }
         progress.run(&event);
     })
+}
+
+/// Draws the finished run as `report.html`, from the numbers at hand. It can be drawn again at any time, so that
+/// whatever goes wrong is worth a line and not the run.
+fn page_of(prepared: &Prepared, outcome: &Outcome, report: &MetricsReport) {
+    let path = prepared.folder.root().join("report.html");
+    if outcome.written == 0 && path.exists() {
+        return;
+    }
+    let drawn = || -> anyhow::Result<()> {
+        let run = reported(&prepared.folder, &prepared.folder.manifest()?, report.clone())?;
+        let page = moetrace_report::page(&ReportInput { run: &run, other: None, fidelity: None })?;
+        Ok(place(&path, page.as_bytes())?)
+    };
+    if let Err(error) = drawn() {
+        output::tell(format_args!(
+            "warning[W-REPORT]: cannot write {}: {error:#}; the run is complete, 'moetrace report' makes the page",
+            path.display()
+        ));
+    }
 }
 
 /// This process, for whoever finds a lock of ours.

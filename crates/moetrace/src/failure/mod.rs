@@ -63,6 +63,19 @@ impl Failure {
         Self { exit, name, what: what.into(), help: Some(help.into()), usage: None }
     }
 
+    /// A file outside of run folders that cannot be written.
+    pub(crate) fn output(path: &Path, source: &io::Error) -> Self {
+        let what = format!("cannot write {}: {source}", path.display());
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::new(code::IO, "E-DISK", what, "free space and run the same command again");
+        }
+        let exit = match io_code(source, false) {
+            code::IO => code::NO_OUTPUT,
+            other => other,
+        };
+        Self::new(exit, "E-IO", what, "name a place that can be written")
+    }
+
     /// A configuration file that cannot be used.
     pub(crate) fn config_file(file: &Path, why: &str) -> Self {
         let help = "keys are the long flags of 'moetrace collect --help', such as max-length = 256";

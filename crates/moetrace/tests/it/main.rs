@@ -16,6 +16,7 @@ mod planning;
 mod program;
 mod refusals;
 mod repeat;
+mod report;
 mod road;
 mod settings;
 mod signals;

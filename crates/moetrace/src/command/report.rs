@@ -1,0 +1,138 @@
+//! `moetrace report`: a run, or two, as one page and as figures.
+
+use std::path::{Path, PathBuf};
+
+use moetrace_metrics::clustering::leaf_order;
+use moetrace_metrics::fidelity::{FidelityReport, FidelitySettings};
+use moetrace_metrics::{
+    CrossLayerMetrics, LayerReport, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics,
+};
+use moetrace_report::{Coactivation, PngError, PngRenderer, ReportInput, ReportedRun};
+use moetrace_routing::{LayerIndex, Tee};
+use moetrace_run::{RunError, RunFolder, Trust, replay_to};
+
+use crate::args::ReportArgs;
+use crate::failure::{Failure, code};
+use crate::output;
+use crate::page::{place, reported};
+
+/// Counts every committed shard, draws, and writes.
+pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
+    let mut run = counted(&args.run, args)?;
+    let other = args.other.as_ref().map(|other| counted(other, args)).transpose()?;
+    let fidelity = match &args.other {
+        Some(other) => fidelity(args, other, &mut run)?,
+        None => None,
+    };
+    let input = ReportInput { run: &run, other: other.as_ref(), fidelity: fidelity.as_ref() };
+    let page = moetrace_report::page(&input).map_err(|error| {
+        Failure::new(
+            code::INTERNAL,
+            "E-INTERNAL",
+            format!("the page cannot be made: {error}"),
+            "report this line",
+        )
+    })?;
+    let out = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
+    place(&out, page.as_bytes()).map_err(|error| Failure::output(&out, &error))?;
+    output::tell(format_args!("written: {}", out.display()));
+    if let Some(folder) = &args.figures {
+        figures(&input, folder)?;
+    }
+    Ok(0)
+}
+
+/// A run with every number that its committed shards give.
+fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
+    let folder = RunFolder::new(path);
+    let manifest = folder.manifest()?;
+    let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
+    let settings = MetricsSettings { include_bos: args.include_bos, seed };
+    let geometry = manifest.geometry()?;
+    let mut metrics = RoutingMetrics::new(&geometry, &settings);
+    let mut temporal = TemporalMetrics::new(&geometry, &settings);
+    let mut cross_layer = CrossLayerMetrics::new(&geometry, &settings);
+    let mut segments = SegmentMetrics::new(&geometry, &settings);
+    let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
+    let mut along = Tee(&mut temporal, &mut segments);
+    let mut sink = Tee(Tee(&mut metrics, &mut cross_layer), &mut along);
+    let committed = replay_to(&folder, &manifest, trust, &mut sink)?;
+    let mut run = reported(&folder, &manifest, metrics.report()).map_err(RunError::from)?;
+    run.coactivation = coactivation(&metrics, &run);
+    run.temporal = Some(temporal.report());
+    run.cross_layer = Some(cross_layer.report());
+    run.segments = Some(segments.report());
+    let of = manifest.shards.len();
+    if committed < of {
+        let note =
+            format!("{committed} of {of} shards of {} are committed; the numbers are of those.", run.name);
+        output::tell(format_args!("note: {note}"));
+        run.notes.push(note);
+    }
+    Ok(run)
+}
+
+/// Pairs of every layer, experts that go together side by side.
+fn coactivation(metrics: &RoutingMetrics, run: &ReportedRun) -> Vec<Coactivation> {
+    let layers = metrics.pair_counts().zip(&run.metrics.layers);
+    let of = |((layer, pairs), report): ((LayerIndex, &[u64]), &LayerReport)| Coactivation {
+        layer: layer.0,
+        pairs: pairs.to_vec(),
+        order: Some(leaf_order(pairs, &report.loads)),
+    };
+    layers.map(of).collect()
+}
+
+/// Token by token where both ran over the same tokens; otherwise the page says why not.
+fn fidelity(
+    args: &ReportArgs,
+    other: &Path,
+    run: &mut ReportedRun,
+) -> Result<Option<FidelityReport>, Failure> {
+    let settings = FidelitySettings { include_bos: args.include_bos };
+    let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
+    match moetrace_run::compare(&RunFolder::new(&args.run), &RunFolder::new(other), settings, trust) {
+        Ok(comparison) => Ok(Some(comparison.fidelity)),
+        Err(
+            error @ (RunError::OtherTokens { .. }
+            | RunError::OtherRouting { .. }
+            | RunError::NothingInCommon { .. }),
+        ) => {
+            let note = format!("The runs are not compared token by token: {error}.");
+            output::tell(format_args!("note: {note}"));
+            run.notes.push(note);
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Every chart as NAME.svg and NAME.png.
+fn figures(input: &ReportInput<'_>, folder: &Path) -> Result<(), Failure> {
+    let files = moetrace_report::figures(input);
+    let path = |name: &str, extension: &str| -> PathBuf { folder.join(format!("{name}.{extension}")) };
+    for file in &files {
+        let to = path(&file.name, "svg");
+        place(&to, file.svg.as_bytes()).map_err(|error| Failure::output(&to, &error))?;
+    }
+    let failed = |error: &PngError| {
+        let what = format!("no PNG is written: {error}");
+        let help = format!(
+            "the SVG files in {} are complete; a font such as DejaVu Sans (fonts-dejavu-core) makes the others",
+            folder.display()
+        );
+        Failure::new(code::CONFIG, "E-FONT", what, help)
+    };
+    let renderer = PngRenderer::new().map_err(|error| failed(&error))?;
+    for file in &files {
+        let png = renderer.render(&file.svg).map_err(|error| failed(&error))?;
+        let to = path(&file.name, "png");
+        place(&to, &png).map_err(|error| Failure::output(&to, &error))?;
+    }
+    output::tell(format_args!(
+        "written: {} figures in {}, each as SVG and PNG",
+        files.len(),
+        folder.display()
+    ));
+    Ok(())
+}
