@@ -21,7 +21,6 @@ pub mod contexts;
 pub mod clustering;
 pub mod coactivation;
 pub mod contingency;
-pub mod clustering;
 pub mod coverage;
 pub mod cross_layer;
 pub mod domain;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use moetrace_metrics::MetricsReport;
+use moetrace_metrics::contexts::ContextsReport;
 use moetrace_metrics::cross_layer::CrossLayerReport;
 use moetrace_metrics::fidelity::FidelityReport;
 use moetrace_metrics::segments::SegmentReport;
 use moetrace_metrics::temporal::TemporalReport;
+use moetrace_metrics::vocabulary::{Keyword, VocabularyLayer, VocabularyReport};
 
 /// One run, or two side by side.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +74,40 @@ pub struct ExpertCard {
     pub tokens: Vec<(u32, f64)>,
     /// Where the expert weighed most.
     pub contexts: Vec<Context>,
+}
+
+impl ExpertCard {
+    /// One for each expert of each layer, from what was counted by token id and, where weights are recorded, from its
+    /// contexts.
+    pub fn of_reports(vocabulary: &VocabularyReport, contexts: Option<&ContextsReport>) -> Vec<Self> {
+        let of_layer = |(ordinal, layer): (usize, &VocabularyLayer)| {
+            let found = contexts.and_then(|report| Some((report, report.layers.get(ordinal)?)));
+            let of_expert = |(expert, keywords): (usize, &Vec<Keyword>)| Self {
+                layer: layer.layer,
+                expert: expert as u16,
+                tokens: keywords.iter().map(|k| (k.token, f64::from(k.z))).collect(),
+                contexts: found.map_or_else(Vec::new, |(report, layer)| {
+                    let own = layer.experts.get(expert).map_or(&[][..], Vec::as_slice);
+                    own.iter().map(|context| Context::of_report(context, &report.datasets)).collect()
+                }),
+            };
+            layer.keywords.iter().enumerate().map(of_expert).collect::<Vec<Self>>()
+        };
+        vocabulary.layers.iter().enumerate().flat_map(of_layer).collect()
+    }
+}
+
+impl Context {
+    fn of_report(context: &moetrace_metrics::contexts::Context, datasets: &[String]) -> Self {
+        Self {
+            dataset: datasets.get(context.dataset as usize).cloned().unwrap_or_default(),
+            sample: context.sample,
+            position: context.position,
+            tokens: context.tokens.clone(),
+            at: context.at as usize,
+            weight: Some(context.weight),
+        }
+    }
 }
 
 /// A stretch of text around a token.

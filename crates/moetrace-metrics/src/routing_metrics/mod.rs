@@ -4,9 +4,7 @@ mod totals;
 
 use std::ops::Range;
 
-use moetrace_routing::{
-    LayerIndex, Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, Span, TokenBatch,
-};
+use moetrace_routing::{Name, RoutingGeometry, RoutingSink, RoutingView, SinkError, Span, TokenBatch};
 
 use self::totals::SampleCounts;
 pub(crate) use self::totals::{DatasetTotals, LayerTotals};
@@ -118,12 +116,6 @@ impl RoutingMetrics {
             subset_tokens: self.subset.samples().map(|(_, kept)| kept.tokens).sum(),
             subset: self.labelled_samples(),
         })
-    }
-
-    /// Tokens of each layer that chose both of each unordered pair, ascending: (0, 1), (0, 2), ...
-    /// `[E (E - 1) / 2]` a layer; no layer above 1,024 experts.
-    pub fn pair_counts(&self) -> impl Iterator<Item = (LayerIndex, &[u64])> {
-        self.layers.iter().filter_map(|totals| Some((totals.layer, totals.pairs.counts()?)))
     }
 
     fn labelled_samples(&self) -> Vec<LabelledSample<'_>> {

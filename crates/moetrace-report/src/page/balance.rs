@@ -29,7 +29,8 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
 fn table(input: &ReportInput<'_>) -> Table {
     let row = |l: &moetrace_metrics::LayerReport| {
         let numbers = [l.max_vio, l.cv, l.gini].map(significant);
-        let counts = [l.min, l.max, l.ties].map(thousands);
+        let counts = [Some(l.min), Some(l.max), l.ties];
+        let counts = counts.map(|n| n.map_or_else(|| "not recorded".into(), thousands));
         std::iter::once(l.layer.to_string()).chain(numbers).chain(counts).collect()
     };
     let header = ["layer", "MaxVio", "CV", "Gini", "least load", "highest load", "ties at rank K"];

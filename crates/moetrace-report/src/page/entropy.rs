@@ -9,8 +9,8 @@ use crate::text::significant;
 pub(crate) fn section(input: &ReportInput<'_>) -> Section {
     let depth = Depth::new(input);
     let mut series = depth.series("loads", |l| Some(l.load_entropy_normalised));
-    series.extend(depth.series("router's softmax", |l| Some(l.gate_entropy_normalised)));
-    series.extend(depth.series("chosen weights", |l| Some(l.chosen_entropy_normalised)));
+    series.extend(depth.series("router's softmax", |l| l.gate_entropy_normalised));
+    series.extend(depth.series("chosen weights", |l| l.chosen_entropy_normalised));
     let label = "Lines of load entropy, gate entropy and entropy of the chosen weights over layers, each as a part of \
                  its maximum";
     let mut chart = depth.chart("entropy", label, "part of the maximum", series);
@@ -36,8 +36,13 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
 
 fn table(input: &ReportInput<'_>) -> Table {
     let row = |l: &moetrace_metrics::LayerReport| {
-        let numbers = [l.load_entropy_bits, l.gate_entropy_bits, l.chosen_entropy_bits, l.effective_experts]
-            .map(significant);
+        let known = [
+            Some(l.load_entropy_bits),
+            l.gate_entropy_bits,
+            l.chosen_entropy_bits,
+            Some(l.effective_experts),
+        ];
+        let numbers = known.map(|value| value.map_or_else(|| "not recorded".into(), significant));
         std::iter::once(l.layer.to_string()).chain(numbers).collect()
     };
     let header = ["layer", "load, bits", "gate, bits", "chosen, bits", "effective experts"];

@@ -17,16 +17,18 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
             counted(m.bos_excluded, "row")
         )
     };
-    let ties = format!(
-        "{} of {} tokens have, in some layer, equal scores at the last rank chosen and the next: which expert was \
-         chosen there is an accident of the implementation.",
-        thousands(m.rows_with_tie),
-        thousands(m.tokens)
-    );
+    let ties = m.rows_with_tie.map(|rows| {
+        format!(
+            "{} of {} tokens have, in some layer, equal scores at the last rank chosen and the next: which expert was \
+             chosen there is an accident of the implementation.",
+            thousands(rows),
+            thousands(m.tokens)
+        )
+    });
     let list = html! {
         ul {
             li { (bos) }
-            li { (ties) }
+            @if let Some(ties) = ties { li { (ties) } }
             li { "Entropies are in bits. Numbers are computed per layer; ids of different layers are never merged." }
             li { "A cell of a heat map is grey where fewer than five tokens are to be expected in it by chance: a ratio \
                   to so few is mostly noise." }

@@ -78,15 +78,15 @@ fn tiles(run: &ReportedRun, several: bool) -> Markup {
             range(&o.effective_experts, significant),
             thousands(m.experts as u64),
         ),
-        (
-            "gate entropy, bits",
-            significant(o.gate_entropy_bits.mean),
-            range(&o.gate_entropy_bits, significant),
-            significant(bits),
-        ),
         ("MaxVio", significant(o.max_vio.mean), range(&o.max_vio, significant), "0".into()),
         ("Gini of loads", significant(o.gini.mean), range(&o.gini, significant), "0".into()),
     ];
+    if let Some(gate) = &o.gate_entropy_bits {
+        tiles.insert(
+            3,
+            ("gate entropy, bits", significant(gate.mean), range(gate, significant), significant(bits)),
+        );
+    }
     if let (Some(mi), Some(null)) = (&o.mutual_information_bits, &o.null_mean_bits) {
         tiles.push(("data-set bits", significant(mi.mean), range(mi, significant), significant(null.mean)));
     }

@@ -66,9 +66,9 @@ pub(crate) fn play(shape: &Shape, datasets: &[String], sink: &mut dyn RoutingSin
             let (experts, weights) = choices(shape, which, ordinal.index(), &mut random);
             let planes = RoutingPlanes {
                 experts: &experts,
-                weights: &weights,
-                margins: &vec![0.01; shape.length],
-                gate_entropy: &vec![(shape.experts as f32).log2() * 0.8; shape.length],
+                weights: Some(&weights),
+                margins: Some(&vec![0.01; shape.length]),
+                gate_entropy: Some(&vec![(shape.experts as f32).log2() * 0.8; shape.length]),
                 ..RoutingPlanes::default()
             };
             sink.record(&RoutingView::new(&geometry, ordinal, shape.length, planes)?)?;

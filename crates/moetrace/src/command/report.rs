@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use moetrace_metrics::clustering::leaf_order;
 use moetrace_metrics::fidelity::{FidelityReport, FidelitySettings};
 use moetrace_metrics::{
-    CrossLayerMetrics, LayerReport, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics,
+    ContextMetrics, CrossLayerMetrics, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics,
+    TokenCounts, VocabularyMetrics,
 };
-use moetrace_report::{Coactivation, PngError, PngRenderer, ReportInput, ReportedRun};
-use moetrace_routing::{LayerIndex, Tee};
+use moetrace_report::{ExpertCard, PngError, PngRenderer, ReportInput, ReportedRun};
+use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, Tee, TokenBatch, TokenId};
 use moetrace_run::{RunError, RunFolder, Trust, replay_to};
 
 use crate::args::ReportArgs;
@@ -42,7 +42,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A run with every number that its committed shards give.
+/// A run with every number that its committed shards give. They are read twice: which token ids have a table is known
+/// once all have been counted.
 fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
     let folder = RunFolder::new(path);
     let manifest = folder.manifest()?;
@@ -53,15 +54,29 @@ fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
     let mut temporal = TemporalMetrics::new(&geometry, &settings);
     let mut cross_layer = CrossLayerMetrics::new(&geometry, &settings);
     let mut segments = SegmentMetrics::new(&geometry, &settings);
+    let mut ids = IdCounts { include_bos: args.include_bos, ..IdCounts::default() };
     let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
-    let mut along = Tee(&mut temporal, &mut segments);
-    let mut sink = Tee(Tee(&mut metrics, &mut cross_layer), &mut along);
-    let committed = replay_to(&folder, &manifest, trust, &mut sink)?;
+    let along = Tee(Tee(&mut temporal, &mut segments), &mut ids);
+    let committed =
+        replay_to(&folder, &manifest, trust, &mut Tee(Tee(&mut metrics, &mut cross_layer), along))?;
     let mut run = reported(&folder, &manifest, metrics.report()).map_err(RunError::from)?;
-    run.coactivation = coactivation(&metrics, &run);
     run.temporal = Some(temporal.report());
     run.cross_layer = Some(cross_layer.report());
     run.segments = Some(segments.report());
+    if manifest.identity.get("no_tokens").is_some_and(|v| v == "false") {
+        let mut vocabulary =
+            VocabularyMetrics::new(&geometry, &settings, &ids.counts.most_frequent(&geometry));
+        let mut contexts = ContextMetrics::new(&geometry, &settings);
+        // The files were looked at a moment ago.
+        let report = if ids.without_weights {
+            replay_to(&folder, &manifest, Trust::Sizes, &mut vocabulary)?;
+            None
+        } else {
+            replay_to(&folder, &manifest, Trust::Sizes, &mut Tee(&mut vocabulary, &mut contexts))?;
+            Some(contexts.report())
+        };
+        run.cards = ExpertCard::of_reports(&vocabulary.report(), report.as_ref());
+    }
     let of = manifest.shards.len();
     if committed < of {
         let note =
@@ -72,15 +87,36 @@ fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
     Ok(run)
 }
 
-/// Pairs of every layer, experts that go together side by side.
-fn coactivation(metrics: &RoutingMetrics, run: &ReportedRun) -> Vec<Coactivation> {
-    let layers = metrics.pair_counts().zip(&run.metrics.layers);
-    let of = |((layer, pairs), report): ((LayerIndex, &[u64]), &LayerReport)| Coactivation {
-        layer: layer.0,
-        pairs: pairs.to_vec(),
-        order: Some(leaf_order(pairs, &report.loads)),
-    };
-    layers.map(of).collect()
+/// How often each token id occurs, and whether any layer came without weights.
+#[derive(Default)]
+struct IdCounts {
+    include_bos: bool,
+    counts: TokenCounts,
+    without_weights: bool,
+}
+
+impl RoutingSink for IdCounts {
+    fn wants(&self) -> Planes {
+        Planes::default()
+    }
+
+    fn begin(&mut self, batch: &TokenBatch) -> Result<(), SinkError> {
+        for span in batch.spans() {
+            let rows = span.rows().skip(usize::from(span.begins_with_bos && !self.include_bos));
+            let ids: Vec<TokenId> = rows.filter_map(|row| batch.token_ids().get(row).copied()).collect();
+            self.counts.add(&ids);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
+        self.without_weights |= view.weights().is_none();
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }
 
 /// Token by token where both ran over the same tokens; otherwise the page says why not.
