@@ -23,7 +23,9 @@ pub enum MetricsError {
     },
     #[error("metrics of two settings cannot be merged: {found:?}, expected {expected:?}")]
     SettingsMismatch { found: MetricsSettings, expected: MetricsSettings },
-    #[error("metrics of two sets of families cannot be merged: expected the same families and tracked token ids")]
+    #[error(
+        "metrics of two sets of families cannot be merged: expected the same families and tracked token ids"
+    )]
     FamiliesMismatch,
     #[error("fidelity of two settings cannot be merged: BOS rows counted is {found}, expected {expected}")]
     BosMismatch { found: bool, expected: bool },

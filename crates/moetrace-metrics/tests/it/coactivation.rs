@@ -4,7 +4,9 @@ use moetrace_metrics::coactivation::{jaccard, lift, phi};
 use moetrace_metrics::{CoactivationMetrics, CoactivationReport, MetricsSettings, pairs::pair_index};
 use proptest::prelude::*;
 
-use crate::text::{Text, any_long_texts, any_texts, constant_text, counted_sets, geometry, play, renamed, shards};
+use crate::text::{
+    Text, any_long_texts, any_texts, constant_text, counted_sets, geometry, play, renamed, shards,
+};
 
 const E: usize = 6;
 const K: usize = 3;

@@ -1,5 +1,6 @@
 use moetrace_metrics::{
-    CoactivationMetrics, FullReport, GroupBy, MetricsError, MetricsFamilies, MetricsSet, MetricsSettings, TrackedTokens,
+    CoactivationMetrics, FullReport, GroupBy, MetricsError, MetricsFamilies, MetricsSet, MetricsSettings,
+    TrackedTokens,
 };
 use moetrace_routing::TokenId;
 use proptest::prelude::*;
