@@ -231,11 +231,13 @@ grouped_product_mma(const element* __restrict__ lines, u32 line_count, const u32
             rows_at.advance();
             weights_at.advance();
             if (live) {
-                // Behind the last step other warps may write their results there.
-                if (step + 1 < steps) parts[0].load(rows_at.address, weights_at.address);
+                // Behind the last step these are old elements that nobody multiplies: cheaper than asking in every step.
+                parts[0].load(rows_at.address, weights_at.address);
                 parts[1].multiply(sums);
             }
         }
+        // No warp still reads those where another writes its results.
+        __syncthreads();
         if (live) {
             write_out(sums, memory + warp * RESULT_BYTES, out + (u64)(tile.row + first_row) * width + column, width,
                       tile.rows - first_row, width - column);
