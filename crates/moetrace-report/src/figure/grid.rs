@@ -114,7 +114,8 @@ impl Grid {
         let left = 38.0 + 6.6 * longest as f64;
         let most = if self.square { 600.0 } else { WIDTH - left - 16.0 };
         let width = (most / columns.max(1) as f64).min(36.0);
-        let height = if self.square { width } else { width.clamp(9.0, 18.0) };
+        let height =
+            if self.square { width } else { width.clamp(if rows <= 16 { ROW_LABELS } else { 9.0 }, 18.0) };
         let bottom = TOP + height * rows as f64;
         let body = html! {
             (self.legend(left))
@@ -185,13 +186,13 @@ impl Grid {
         let letter = self.colours.ramp().letter();
         html! {
             g class="legend" {
-                text class="key" data-legend="" x=(number(left + width + 14.0)) y="22" { (self.legend) }
+                text class="key" data-legend="" x=(number(left + width + 30.0)) y="22" { (self.legend) }
                 @for level in 0..LEVELS {
                     rect class={ (letter) (level) } data-level=(level) x=(number(left + step * level as f64)) y="12"
                         width=(number(step)) height="12" {}
                 }
-                rect class="unknown" x=(number(left + width + 14.0)) y="29" width="12" height="10" {}
-                text class="tick" x=(number(left + width + 32.0)) y="38" { "too few to tell" }
+                rect class="unknown" x=(number(left + width + 30.0)) y="29" width="12" height="10" {}
+                text class="tick" x=(number(left + width + 48.0)) y="38" { "too few to tell" }
                 @for (at, label) in self.colours.ticks() {
                     text class="tick middle" data-key="" x=(number(left + width * at)) y="38" { (label) }
                 }
