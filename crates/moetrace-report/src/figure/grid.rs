@@ -129,7 +129,8 @@ impl Grid {
         Figure {
             name: self.name.clone(),
             label: self.label.clone(),
-            width: drawn_width.max(460.0),
+            // Room for the legend and its words, however small the map.
+            width: drawn_width.max(left + 540.0),
             height: bottom + 44.0,
             body,
         }
