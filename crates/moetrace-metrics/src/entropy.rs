@@ -15,6 +15,11 @@ pub fn of_counts(counts: &[u64]) -> f64 {
     bits.max(0.0)
 }
 
+/// Entropy in bits of `probabilities`, which sum to 1.
+pub fn of_probabilities(probabilities: &[f64]) -> f64 {
+    probabilities.iter().filter(|&&p| p > 0.0).map(|p| -p * p.log2()).sum::<f64>().max(0.0)
+}
+
 /// What [`of_counts`] falls short of the truth by, to first order, in bits: (m - 1) / (2 N ln 2) with m the entries
 /// above 0 and N the total (Miller, "Note on the bias of information estimates", 1955, and Madow). 0 if N is 0.
 pub fn miller_madow_bits(counts: &[u64]) -> f64 {

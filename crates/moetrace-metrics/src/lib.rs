@@ -14,6 +14,7 @@
 )]
 
 pub mod affinity;
+mod auxiliary_loss;
 pub mod balance;
 mod capped_histogram;
 pub mod cards;
@@ -44,6 +45,7 @@ pub mod segments;
 pub mod temporal;
 pub mod vocabulary;
 
+pub use auxiliary_loss::{AuxiliaryLossMetrics, AuxiliaryLossReport, LayerAuxiliaryLoss};
 pub use clustering::Clustering;
 pub use coactivation::{CoactivationMetrics, CoactivationReport};
 pub use contexts::{ContextMetrics, ContextsReport};

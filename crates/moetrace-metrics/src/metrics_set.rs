@@ -4,10 +4,10 @@ use moetrace_routing::{Planes, RoutingGeometry, RoutingSink, RoutingView, SinkEr
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CoactivationMetrics, CoactivationReport, ContextMetrics, ContextsReport, CrossLayerMetrics,
-    CrossLayerReport, GroupBy, GroupMetrics, GroupsReport, MetricsError, MetricsReport, MetricsSettings,
-    RoutingMetrics, SegmentMetrics, SegmentReport, TemporalMetrics, TemporalReport, TrackedTokens,
-    VocabularyMetrics, VocabularyReport,
+    AuxiliaryLossMetrics, AuxiliaryLossReport, CoactivationMetrics, CoactivationReport, ContextMetrics,
+    ContextsReport, CrossLayerMetrics, CrossLayerReport, GroupBy, GroupMetrics, GroupsReport, MetricsError,
+    MetricsReport, MetricsSettings, RoutingMetrics, SegmentMetrics, SegmentReport, TemporalMetrics,
+    TemporalReport, TrackedTokens, VocabularyMetrics, VocabularyReport,
 };
 
 /// What is counted beside the core; by default nothing.
@@ -15,6 +15,8 @@ use crate::{
 pub struct MetricsFamilies {
     /// Pairs, sets and clusters of experts.
     pub coactivation: bool,
+    /// Auxiliary losses; of routing with router logits only.
+    pub auxiliary_loss: bool,
     /// Reuse along tokens, caches.
     pub temporal: bool,
     /// What a layer's experts tell about the next ones'.
@@ -35,6 +37,7 @@ impl MetricsFamilies {
         let groups = vec![GroupBy::Dataset, GroupBy::Label, GroupBy::Position];
         Self {
             coactivation: true,
+            auxiliary_loss: true,
             temporal: true,
             cross_layer: true,
             segments: true,
@@ -54,6 +57,7 @@ pub struct MetricsSet {
     families: MetricsFamilies,
     core: RoutingMetrics,
     coactivation: Option<CoactivationMetrics>,
+    auxiliary_loss: Option<AuxiliaryLossMetrics>,
     temporal: Option<TemporalMetrics>,
     cross_layer: Option<CrossLayerMetrics>,
     segments: Option<SegmentMetrics>,
@@ -72,6 +76,9 @@ pub struct FullReport {
     /// Pairs, sets and clusters of experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coactivation: Option<CoactivationReport>,
+    /// Auxiliary losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auxiliary_loss: Option<AuxiliaryLossReport>,
     /// Reuse along tokens, caches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temporal: Option<TemporalReport>,
@@ -102,6 +109,7 @@ impl MetricsSet {
             families: f.clone(),
             core: RoutingMetrics::new(geometry, settings),
             coactivation: f.coactivation.then(|| CoactivationMetrics::new(geometry, settings)),
+            auxiliary_loss: f.auxiliary_loss.then(|| AuxiliaryLossMetrics::new(geometry, settings)),
             temporal: f.temporal.then(|| TemporalMetrics::new(geometry, settings)),
             cross_layer: f.cross_layer.then(|| CrossLayerMetrics::new(geometry, settings)),
             segments: f.segments.then(|| SegmentMetrics::new(geometry, settings)),
@@ -123,6 +131,7 @@ impl MetricsSet {
         // What is refused is refused here: the others have heard the same calls.
         self.core.merge(other.core)?;
         merge_each(&mut self.coactivation, other.coactivation, CoactivationMetrics::merge)?;
+        merge_each(&mut self.auxiliary_loss, other.auxiliary_loss, AuxiliaryLossMetrics::merge)?;
         merge_each(&mut self.temporal, other.temporal, TemporalMetrics::merge)?;
         merge_each(&mut self.cross_layer, other.cross_layer, CrossLayerMetrics::merge)?;
         merge_each(&mut self.segments, other.segments, SegmentMetrics::merge)?;
@@ -136,6 +145,7 @@ impl MetricsSet {
         FullReport {
             core: self.core.report(),
             coactivation: self.coactivation.as_ref().map(CoactivationMetrics::report),
+            auxiliary_loss: self.auxiliary_loss.as_ref().and_then(AuxiliaryLossMetrics::report),
             temporal: self.temporal.as_ref().map(TemporalMetrics::report),
             cross_layer: self.cross_layer.as_ref().map(CrossLayerMetrics::report),
             segments: self.segments.as_ref().map(SegmentMetrics::report),
@@ -151,6 +161,7 @@ impl MetricsSet {
     ) -> Result<(), SinkError> {
         call(&mut self.core)?;
         self.coactivation.as_mut().map_or(Ok(()), |sink| call(sink))?;
+        self.auxiliary_loss.as_mut().map_or(Ok(()), |sink| call(sink))?;
         self.temporal.as_mut().map_or(Ok(()), |sink| call(sink))?;
         self.cross_layer.as_mut().map_or(Ok(()), |sink| call(sink))?;
         self.segments.as_mut().map_or(Ok(()), |sink| call(sink))?;
@@ -170,7 +181,8 @@ fn merge_each<S>(
 
 impl RoutingSink for MetricsSet {
     fn wants(&self) -> Planes {
-        self.core.wants()
+        let losses = self.auxiliary_loss.as_ref().map(RoutingSink::wants).unwrap_or_default();
+        self.core.wants().or(losses)
     }
     fn begin(&mut self, batch: &TokenBatch) -> Result<(), SinkError> {
         self.each(|sink| sink.begin(batch))

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::float_cmp, reason = "numbers that must be the same to the last bit are compared so")]
 
+mod auxiliary_loss;
 mod bos;
 mod coactivation;
 mod contexts;
