@@ -109,10 +109,14 @@ fn main() -> Result<()> {
         RoutingView::new(&geometry, MoeOrdinal(ordinal), rows, planes)
     });
     let views: Vec<RoutingView<'_>> = views.collect::<Result<_, _>>()?;
+    time_all(&geometry, &batch, &views)
+}
+
+fn time_all(geometry: &RoutingGeometry, batch: &TokenBatch, views: &[RoutingView<'_>]) -> Result<()> {
     let settings = MetricsSettings::default();
-    time("core", &mut RoutingMetrics::new(&geometry, &settings), &batch, &views)?;
-    let mut coactivation = CoactivationMetrics::new(&geometry, &settings);
-    time("co-activation", &mut coactivation, &batch, &views)?;
+    time("core", &mut RoutingMetrics::new(geometry, &settings), batch, views)?;
+    let mut coactivation = CoactivationMetrics::new(geometry, &settings);
+    time("co-activation", &mut coactivation, batch, views)?;
     let begun = Instant::now();
     let report = coactivation.report();
     println!(
@@ -120,24 +124,24 @@ fn main() -> Result<()> {
         report.shuffled_tokens,
         begun.elapsed().as_secs_f64()
     );
-    time("temporal", &mut TemporalMetrics::new(&geometry, &settings), &batch, &views)?;
-    time("cross-layer", &mut CrossLayerMetrics::new(&geometry, &settings), &batch, &views)?;
+    time("temporal", &mut TemporalMetrics::new(geometry, &settings), batch, views)?;
+    time("cross-layer", &mut CrossLayerMetrics::new(geometry, &settings), batch, views)?;
     for by in [GroupBy::Dataset, GroupBy::Label, GroupBy::Position] {
-        time(&format!("by {by:?}"), &mut GroupMetrics::new(&geometry, &settings, by), &batch, &views)?;
+        time(&format!("by {by:?}"), &mut GroupMetrics::new(geometry, &settings, by), batch, views)?;
     }
     let mut counts = TokenCounts::default();
     counts.add(batch.token_ids());
-    let mut vocabulary = VocabularyMetrics::new(&geometry, &settings, &counts.most_frequent(&geometry));
-    time("vocabulary", &mut vocabulary, &batch, &views)?;
+    let mut vocabulary = VocabularyMetrics::new(geometry, &settings, &counts.most_frequent(geometry));
+    time("vocabulary", &mut vocabulary, batch, views)?;
     let begun = Instant::now();
     let report = vocabulary.report();
     println!("vocabulary's report over {} ids: {:.2} s", report.input_ids, begun.elapsed().as_secs_f64());
-    let tracked = Some(counts.most_frequent(&geometry));
+    let tracked = Some(counts.most_frequent(geometry));
     let families = MetricsFamilies { contexts: true, vocabulary: tracked, ..MetricsFamilies::of_routing() };
-    time("everything", &mut MetricsSet::new(&geometry, &settings, &families), &batch, &views)?;
-    time("contexts", &mut ContextMetrics::new(&geometry, &settings), &batch, &views)?;
-    let mut segments = SegmentMetrics::new(&geometry, &settings);
-    time("segments", &mut segments, &batch, &views)?;
+    time("everything", &mut MetricsSet::new(geometry, &settings, &families), batch, views)?;
+    time("contexts", &mut ContextMetrics::new(geometry, &settings), batch, views)?;
+    let mut segments = SegmentMetrics::new(geometry, &settings);
+    time("segments", &mut segments, batch, views)?;
     let begun = Instant::now();
     let report = segments.report();
     println!("segments' report over {} tokens: {:.2} s", report.subset_tokens, begun.elapsed().as_secs_f64());

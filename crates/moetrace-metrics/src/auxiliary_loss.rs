@@ -62,7 +62,7 @@ pub struct AuxiliaryLossReport {
 pub struct LayerAuxiliaryLoss {
     /// The model's own (absolute) number of the layer.
     pub layer: u16,
-    /// E sum over e of f_e P_e, 1 if balanced; K times this is the scale of transformers, whose f sums to K.
+    /// `E sum over e of f_e P_e`, 1 if balanced; K times this is the scale of transformers, whose f sums to K.
     pub loss: f64,
     /// The same of each sample, averaged over samples, as `DeepSeek` trains (`seq_aux`).
     pub sequence_loss: f64,
@@ -101,7 +101,7 @@ impl AuxiliaryLossMetrics {
     /// # Errors
     /// [`MetricsError::GeometryMismatch`], [`MetricsError::SettingsMismatch`], or
     /// [`MetricsError::MergeInsidePass`] if either side has a pass open.
-    pub fn merge(&mut self, other: Self) -> Result<(), MetricsError> {
+    pub fn merge(&mut self, other: &Self) -> Result<(), MetricsError> {
         self.passes.merge(&other.passes)?;
         for (ours, theirs) in self.layers.iter_mut().zip(&other.layers) {
             ours.recorded += theirs.recorded;

@@ -73,8 +73,8 @@ pub fn busiest_share(loads: &[u64], most: usize) -> f64 {
     if total == 0 { 0.0 } else { busiest as f64 / total as f64 }
 }
 
-/// The auxiliary loss of Switch Transformers (Fedus et al., arXiv 2101.03961) for top-K: E sum over e of f_e P_e, with
-/// f_e = n_e / (K T) and P_e the mean over tokens of the router's probability. 1 if either is uniform.
+/// The auxiliary loss of Switch Transformers (Fedus et al., arXiv 2101.03961) for top-K: `E sum over e of f_e P_e`, with
+/// `f_e = n_e / (K T)` and `P_e` the mean over tokens of the router's probability. 1 if either is uniform.
 ///
 /// `loads` and `probabilities` are `[E]`. 0 if nothing was routed.
 pub fn auxiliary_loss(loads: &[u64], probabilities: &[f64]) -> f64 {

@@ -107,7 +107,9 @@ fn cut(mergers: &[Merger], experts: usize, clusters: usize) -> Vec<usize> {
     }
     let mut of = vec![0; experts];
     for (cluster, members) in members.iter().filter(|members| !members.is_empty()).enumerate() {
-        members.iter().for_each(|&expert| of[expert] = cluster);
+        for &expert in members {
+            of[expert] = cluster;
+        }
     }
     of
 }
@@ -115,7 +117,9 @@ fn cut(mergers: &[Merger], experts: usize, clusters: usize) -> Vec<usize> {
 fn silhouette(distances: &[f64], of: &[usize], clusters: usize) -> f64 {
     let experts = of.len();
     let mut sizes = vec![0usize; clusters];
-    of.iter().for_each(|&cluster| sizes[cluster] += 1);
+    for &cluster in of {
+        sizes[cluster] += 1;
+    }
     let single = |i: usize| {
         let mut sums = vec![0.0; clusters];
         (0..experts).filter(|&j| j != i).for_each(|j| sums[of[j]] += distances[index(experts, i, j)]);

@@ -51,7 +51,7 @@ pub fn at_least(counts: &[u64], least: u64) -> u64 {
 }
 
 /// Distinct experts to expect among `drawn` of `all` tokens (or samples), drawn at random without putting back, if
-/// `counts` of them hold each expert: sum over e of 1 - C(all - n_e, drawn) / C(all, drawn).
+/// `counts` of them hold each expert: `sum over e of 1 - C(all - n_e, drawn) / C(all, drawn)`.
 ///
 /// This is Hurlbert's rarefaction ("The nonconcept of species diversity", Ecology 52, 1971): a curve of coverage over
 /// tokens that follows from counts alone and does not depend on the order of the tokens. Exact but for rounding, which

@@ -131,7 +131,7 @@ impl MetricsSet {
         // What is refused is refused here: the others have heard the same calls.
         self.core.merge(other.core)?;
         merge_each(&mut self.coactivation, other.coactivation, CoactivationMetrics::merge)?;
-        merge_each(&mut self.auxiliary_loss, other.auxiliary_loss, AuxiliaryLossMetrics::merge)?;
+        merge_each(&mut self.auxiliary_loss, other.auxiliary_loss, |a, b| a.merge(&b))?;
         merge_each(&mut self.temporal, other.temporal, TemporalMetrics::merge)?;
         merge_each(&mut self.cross_layer, other.cross_layer, CrossLayerMetrics::merge)?;
         merge_each(&mut self.segments, other.segments, SegmentMetrics::merge)?;

@@ -1,4 +1,4 @@
-//! What the counts of two experts say about them: n_i and n_j tokens chose either, n_ij both, of T in all.
+//! What the counts of two experts say about them: `n_i` and `n_j` tokens chose either, `n_ij` both, of T in all.
 
 /// The part of i's tokens that chose j too: `n_ij / n_i` (`OLMoE`, arXiv 2409.02060, §5). 0 if i was never chosen.
 pub fn conditional(both: u64, i: u64) -> f64 {

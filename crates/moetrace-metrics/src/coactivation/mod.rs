@@ -84,7 +84,9 @@ impl CoactivationMetrics {
         let totals = &mut self.layers[ordinal];
         for span in self.passes.spans() {
             for set in view.experts()[span.rows.start * k..span.rows.end * k].chunks_exact(k) {
-                set.iter().for_each(|id| totals.loads[id.index()] += 1);
+                for id in set {
+                    totals.loads[id.index()] += 1;
+                }
                 totals.pairs.add(set);
                 totals.sets.add(self.hash.of(set));
             }

@@ -72,7 +72,9 @@ impl DistinctSets {
         if self.held == 2 * SKETCH_HASHES {
             let least = self.least();
             *self = Self { limit: least[SKETCH_HASHES - 1].saturating_add(1), ..Self::new() };
-            least.into_iter().for_each(|hash| self.insert(hash));
+            for hash in least {
+                self.insert(hash);
+            }
         }
     }
 
@@ -85,7 +87,9 @@ impl DistinctSets {
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        other.least().into_iter().for_each(|hash| self.add(hash));
+        for hash in other.least() {
+            self.add(hash);
+        }
     }
 
     /// The number of distinct sets, and whether it is exact.

@@ -31,7 +31,9 @@ fn play(texts: &[&Text], sink: &mut AuxiliaryLossMetrics, recorded: bool) {
 
 fn fold(texts: &[Text]) -> Option<AuxiliaryLossReport> {
     let mut sink = AuxiliaryLossMetrics::new(&geometry(E, K, 1), &MetricsSettings::default());
-    texts.iter().for_each(|text| play(&[text], &mut sink, true));
+    for text in texts {
+        play(&[text], &mut sink, true);
+    }
     sink.report()
 }
 
@@ -86,7 +88,7 @@ proptest! {
             sink
         };
         let mut merged = part(b);
-        merged.merge(part(a)).unwrap();
+        merged.merge(&part(a)).unwrap();
         prop_assert_eq!(merged.report(), fold(&texts));
     }
 }
@@ -100,4 +102,26 @@ fn a_token_without_logits_makes_the_loss_unknown() {
     assert!(sink.report().is_some());
     play(&[&text], &mut sink, false);
     assert_eq!(sink.report(), None);
+}
+
+#[test]
+fn the_worked_example_of_the_documentation() {
+    let geometry = geometry(2, 1, 1);
+    let mut sink = AuxiliaryLossMetrics::new(&geometry, &MetricsSettings::default());
+    for (id, expert, p) in [(0, 0, [0.8f32, 0.2]), (1, 1, [0.4, 0.6])] {
+        let text = crate::text::constant_text("a", id, 1, 1, &[expert]);
+        let layer = Layer::new(&[&text], MoeOrdinal(0));
+        let logits = p.map(f32::ln);
+        let planes = RoutingPlanes { logits: Some(&logits), ..layer.planes() };
+        sink.begin(&batch(&[&text])).unwrap();
+        sink.record(&RoutingView::new(&geometry, MoeOrdinal(0), 1, planes).unwrap()).unwrap();
+        sink.end().unwrap();
+    }
+    let report = sink.report().unwrap();
+    let layer = &report.layers[0];
+    // Logits are f32.
+    assert!((layer.loss - 1.0).abs() < 1e-6 && (layer.sequence_loss - 1.4).abs() < 1e-6);
+    let entropy = |p: f64| -p * p.log2() - (1.0 - p) * (1.0 - p).log2();
+    let information = entropy(0.6) - f64::midpoint(entropy(0.8), entropy(0.4));
+    assert!((layer.token_information_bits - information).abs() < 1e-6);
 }

@@ -42,7 +42,9 @@ proptest! {
                 }
             }
             let mut counts: BTreeMap<Vec<u16>, u64> = BTreeMap::new();
-            sets.iter().for_each(|set| *counts.entry(set.iter().copied().collect()).or_default() += 1);
+            for set in &sets {
+                *counts.entry(set.iter().copied().collect()).or_default() += 1;
+            }
             prop_assert_eq!((layer.sets.distinct, layer.sets.exact), (counts.len() as f64, true));
             let mut counts: Vec<_> = counts.into_iter().collect();
             counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));

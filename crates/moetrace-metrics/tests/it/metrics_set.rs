@@ -58,7 +58,9 @@ fn every_family_reports_what_it_reports_alone_and_no_other_is_there() {
     assert_eq!((keys(&all) - keys(&none), all.groups.len()), (7, 3));
     assert_eq!(all.core, none.core);
     let mut alone = CoactivationMetrics::new(&geometry(7, 3, 2), &SETTINGS);
-    texts.iter().for_each(|text| play(&geometry(7, 3, 2), &[text], &mut alone).unwrap());
+    for text in &texts {
+        play(&geometry(7, 3, 2), &[text], &mut alone).unwrap();
+    }
     assert_eq!(all.coactivation, Some(alone.report()));
     let read: FullReport = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
     // A float may come back off by its last bit.
