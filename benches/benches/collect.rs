@@ -55,6 +55,7 @@ fn plan(config: &ModelConfig) -> Result<Plan> {
         compute_dtype: "bf16".into(),
         quantisation: None,
         router_dtype: "model".into(),
+        hub: None,
         renormalised: None,
     };
     Ok(Plan::new(content, model, None, config.geometry().clone(), corpus))

@@ -201,6 +201,7 @@ fn plan(arguments: &Arguments, config: &ModelConfig) -> Result<Plan> {
         compute_dtype: arguments.on_gpu.unwrap_or_default().compute_dtype().to_string(),
         quantisation: None,
         router_dtype: "model".into(),
+        hub: None,
         renormalised: None,
     };
     Ok(Plan::new(content, model, None, config.geometry().clone(), corpus))

@@ -328,6 +328,7 @@ fn synthetic_plan(source: &Path, geometry: RoutingGeometry) -> Result<Plan> {
         compute_dtype: "f32".into(),
         quantisation: None,
         router_dtype: "model".into(),
+        hub: None,
         renormalised: None,
     };
     Ok(Plan::new(content, model, None, geometry, corpus))

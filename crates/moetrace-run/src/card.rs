@@ -120,7 +120,7 @@ fn sources(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
                 )?;
             }
             None => {
-                writeln!(out, "- {}: not known to moetrace; name it here before you publish", dataset.name)?
+                writeln!(out, "- {}: not known to moetrace; name it here before you publish", dataset.name)?;
             }
         }
     }

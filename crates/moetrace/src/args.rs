@@ -62,8 +62,8 @@ pub(crate) struct CollectArgs {
     /// moetrace
     #[arg(long, value_name = "MODEL", env = "MOETRACE_MODEL", help_heading = "What")]
     pub(crate) model: Option<PathBuf>,
-    /// Texts: NAME=PATH[:COLUMN], a file or a folder; imdb, ag_news and others of the Hub by name, or six as guide;
-    /// hf://datasets/OWNER/NAME[/CONFIG][/SPLIT][:COLUMN]; repeat it; without it, the six that come with moetrace
+    /// Texts: NAME=PATH[:COLUMN], a file or a folder; imdb, `ag_news` and others of the Hub by name, or six as guide;
+    /// `hf://datasets/OWNER/NAME[/CONFIG][/SPLIT][:COLUMN]`; repeat it; without it, the six that come with moetrace
     #[arg(long, value_name = "DATASET", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
     pub(crate) dataset: Vec<String>,
     /// Texts to record, shared equally among the data sets
@@ -82,7 +82,7 @@ pub(crate) struct CollectArgs {
     /// Make an unusable source row an error; by default it is counted, reported and skipped
     #[arg(long, env = "MOETRACE_STRICT", value_parser = switch(), help_heading = "What")]
     pub(crate) strict: bool,
-    /// Open no connection: what is named on the Hub comes from the cache, or is missed; so with HF_HUB_OFFLINE=1
+    /// Open no connection: what is named on the Hub comes from the cache, or is missed; so with `HF_HUB_OFFLINE=1`
     #[arg(long, env = "MOETRACE_OFFLINE", value_parser = switch(), help_heading = "What")]
     pub(crate) offline: bool,
 

@@ -88,6 +88,7 @@ fn model(settings: &ImportSettings) -> ModelFacts {
         compute_dtype: unknown(),
         quantisation: None,
         router_dtype: unknown(),
+        hub: None,
         renormalised: None,
     }
 }

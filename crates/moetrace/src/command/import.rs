@@ -50,7 +50,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<u8, Failure> {
 fn settings(args: &ImportArgs) -> Result<ImportSettings, Failure> {
     let mut sources = Vec::new();
     for source in &args.sources {
-        let SourceSpec { name, path, column } = SourceSpec::parse(source)?;
+        let SourceSpec { name, path, column, .. } = SourceSpec::parse(source)?;
         if let Some(column) = column {
             let what = format!("{source}: a column, {column:?}, is named, and foreign traces have none");
             return Err(Failure::new(code::USAGE, "E-USAGE", what, "write NAME=PATH"));
