@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use moetrace_routing::ExpertId;
 
-/// Up to this many experts every pair has its own counter (4 MiB a layer at 1024); above, only the pairs seen.
-const DENSE_EXPERTS: usize = 1024;
+use crate::joint_counts::JointCounts;
 
 /// Number of unordered pairs of `experts` experts: E (E - 1) / 2.
 pub fn possible(experts: usize) -> u64 {
@@ -25,16 +24,18 @@ pub fn possible_sets(experts: usize, chosen: usize) -> f64 {
 }
 
 /// How often each unordered pair {i, j} was chosen together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct PairCounts {
     experts: usize,
     counts: Counts,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Counts {
-    /// The strict upper triangle, row by row: `[E (E - 1) / 2]`.
-    Dense(Vec<u64>),
+    /// Every ordered pair of a token's experts, an expert with itself included: twice what is asked for, and a third of
+    /// the time, since nothing is sorted.
+    Dense(JointCounts),
+    /// Only the pairs seen; for more experts than any model has.
     Sparse(BTreeMap<(u16, u16), u64>),
 }
 
@@ -47,25 +48,19 @@ pub(crate) fn triangle_index(experts: usize, low: usize, high: usize) -> usize {
 impl PairCounts {
     /// No pair yet among `experts` experts.
     pub(crate) fn new(experts: usize) -> Self {
-        let counts = if experts <= DENSE_EXPERTS {
-            Counts::Dense(vec![0; possible(experts) as usize])
-        } else {
-            Counts::Sparse(BTreeMap::new())
-        };
+        let counts = JointCounts::new(experts).map_or_else(|| Counts::Sparse(BTreeMap::new()), Counts::Dense);
         Self { experts, counts }
     }
 
-    /// Counts the K (K - 1) / 2 pairs of one token; `chosen` holds K distinct ids below E.
-    #[inline]
-    pub(crate) fn add(&mut self, chosen: &[ExpertId]) {
-        for (rank, first) in chosen.iter().enumerate() {
-            for second in &chosen[rank + 1..] {
-                let (low, high) = (first.0.min(second.0), first.0.max(second.0));
-                match &mut self.counts {
-                    Counts::Dense(counts) => {
-                        counts[triangle_index(self.experts, usize::from(low), usize::from(high))] += 1;
-                    }
-                    Counts::Sparse(counts) => *counts.entry((low, high)).or_default() += 1,
+    /// Counts the K (K - 1) / 2 pairs of each row of `chosen`, `[rows, K]` ids below E that are distinct within a row.
+    pub(crate) fn add(&mut self, chosen: &[ExpertId], k: usize) {
+        match &mut self.counts {
+            Counts::Dense(counts) => counts.add(chosen, chosen, k),
+            Counts::Sparse(counts) => {
+                let rows = chosen.chunks_exact(k);
+                let pairs = rows.flat_map(|row| row.iter().flat_map(|a| row.iter().map(move |b| (a.0, b.0))));
+                for pair in pairs.filter(|(low, high)| low < high) {
+                    *counts.entry(pair).or_default() += 1;
                 }
             }
         }
@@ -74,9 +69,7 @@ impl PairCounts {
     /// Adds the counts of another layer or shard with as many experts.
     pub(crate) fn merge(&mut self, other: &Self) {
         match (&mut self.counts, &other.counts) {
-            (Counts::Dense(ours), Counts::Dense(theirs)) => {
-                ours.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
-            }
+            (Counts::Dense(ours), Counts::Dense(theirs)) => ours.merge(theirs.clone()),
             (Counts::Sparse(ours), Counts::Sparse(theirs)) => {
                 for (&pair, n) in theirs {
                     *ours.entry(pair).or_default() += n;
@@ -90,7 +83,7 @@ impl PairCounts {
     /// Number of pairs seen at least once.
     pub(crate) fn unique(&self) -> u64 {
         match &self.counts {
-            Counts::Dense(counts) => crate::coverage::active(counts),
+            Counts::Dense(_) => crate::coverage::active(&self.dense()),
             Counts::Sparse(counts) => counts.len() as u64,
         }
     }
@@ -98,7 +91,11 @@ impl PairCounts {
     /// Every pair's count, `[E (E - 1) / 2]`, in the order of [`pair_index`].
     pub(crate) fn dense(&self) -> Vec<u64> {
         match &self.counts {
-            Counts::Dense(counts) => counts.clone(),
+            Counts::Dense(counts) => {
+                let all = counts.counts();
+                let rows = (0..self.experts).map(|low| &all[low * self.experts..][..self.experts][low + 1..]);
+                rows.flatten().copied().collect()
+            }
             Counts::Sparse(counts) => {
                 let mut dense = vec![0; possible(self.experts) as usize];
                 for (&(low, high), &n) in counts {
@@ -108,51 +105,39 @@ impl PairCounts {
             }
         }
     }
-
-    /// How often experts `a` and `b` served the same token; 0 for an expert with itself.
-    #[cfg(test)]
-    pub(crate) fn count(&self, a: ExpertId, b: ExpertId) -> u64 {
-        let (low, high) = (a.0.min(b.0), a.0.max(b.0));
-        if low == high || usize::from(high) >= self.experts {
-            return 0;
-        }
-        match &self.counts {
-            Counts::Dense(counts) => {
-                counts[triangle_index(self.experts, usize::from(low), usize::from(high))]
-            }
-            Counts::Sparse(counts) => counts.get(&(low, high)).copied().unwrap_or(0),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// More than a table is kept of.
+    const MANY: usize = 1025;
+
     fn ids(ids: &[u16]) -> Vec<ExpertId> {
         ids.iter().map(|&id| ExpertId(id)).collect()
     }
 
+    fn count(pairs: &PairCounts, a: u16, b: u16) -> u64 {
+        pairs.dense()[pair_index(pairs.experts, a, b)]
+    }
+
     #[test]
-    fn the_pairs_of_a_known_set_are_counted_once_whatever_their_order() {
-        for experts in [9, DENSE_EXPERTS + 1] {
+    fn the_pairs_of_known_sets_are_counted_once_whatever_their_order() {
+        for experts in [9, MANY] {
             let mut pairs = PairCounts::new(experts);
-            pairs.add(&ids(&[5, 1, 8]));
-            pairs.add(&ids(&[8, 5, 0]));
+            pairs.add(&ids(&[5, 1, 8, 8, 5, 0]), 3);
             assert_eq!(pairs.unique(), 5);
-            assert_eq!(pairs.count(ExpertId(5), ExpertId(8)), 2);
-            assert_eq!(pairs.count(ExpertId(8), ExpertId(5)), 2);
-            assert_eq!(pairs.count(ExpertId(0), ExpertId(1)), 0);
-            assert_eq!(pairs.count(ExpertId(5), ExpertId(5)), 0);
+            assert_eq!((count(&pairs, 5, 8), count(&pairs, 8, 5), count(&pairs, 0, 1)), (2, 2, 0));
         }
     }
 
     #[test]
     fn every_pair_has_its_own_place_in_the_triangle() {
         let mut pairs = PairCounts::new(60);
-        pairs.add(&ids(&(0..60).collect::<Vec<_>>()));
+        pairs.add(&ids(&(0..60).collect::<Vec<_>>()), 60);
         assert_eq!((pairs.unique(), possible(60)), (1770, 1770));
-        assert!(matches!(&pairs.counts, Counts::Dense(counts) if counts.iter().all(|&n| n == 1)));
+        assert!(pairs.dense().iter().all(|&n| n == 1));
     }
 
     #[test]
@@ -170,26 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn the_dense_table_is_the_same_in_both_forms() {
-        let mut sparse = PairCounts { experts: 4, counts: Counts::Sparse(BTreeMap::new()) };
-        let mut dense = PairCounts::new(4);
-        for row in [[3, 1], [1, 2], [1, 3]] {
-            sparse.add(&ids(&row));
-            dense.add(&ids(&row));
-        }
-        assert_eq!(sparse.dense(), dense.dense());
-        assert_eq!(dense.dense()[pair_index(4, 3, 1)], 2);
-    }
-
-    #[test]
     fn merging_adds_in_both_forms() {
-        for experts in [4, DENSE_EXPERTS + 1] {
+        for experts in [4, MANY] {
             let (mut a, mut b) = (PairCounts::new(experts), PairCounts::new(experts));
-            a.add(&ids(&[0, 1]));
-            b.add(&ids(&[1, 0]));
-            b.add(&ids(&[2, 3]));
+            a.add(&ids(&[0, 1]), 2);
+            b.add(&ids(&[1, 0, 2, 3]), 2);
             a.merge(&b);
-            assert_eq!((a.unique(), a.count(ExpertId(0), ExpertId(1))), (2, 2));
+            assert_eq!((a.unique(), count(&a, 0, 1)), (2, 2));
         }
     }
 }

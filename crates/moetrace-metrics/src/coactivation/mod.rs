@@ -83,13 +83,12 @@ impl CoactivationMetrics {
         let (ordinal, k) = (self.passes.layer(view)?, view.chosen());
         let totals = &mut self.layers[ordinal];
         for span in self.passes.spans() {
-            for set in view.experts()[span.rows.start * k..span.rows.end * k].chunks_exact(k) {
-                for id in set {
-                    totals.loads[id.index()] += 1;
-                }
-                totals.pairs.add(set);
-                totals.sets.add(self.hash.of(set));
+            let chosen = &view.experts()[span.rows.start * k..span.rows.end * k];
+            for id in chosen {
+                totals.loads[id.index()] += 1;
             }
+            totals.pairs.add(chosen, k);
+            chosen.chunks_exact(k).for_each(|set| totals.sets.add(self.hash.of(set)));
         }
         self.kept.record(self.passes.spans(), view);
         Ok(())

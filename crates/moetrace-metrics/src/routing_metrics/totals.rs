@@ -35,7 +35,7 @@ impl Recorded {
 }
 
 /// What is counted over all data sets in one layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct LayerTotals {
     pub(crate) layer: LayerIndex,
     pub(crate) tokens: u64,
@@ -137,10 +137,13 @@ impl SampleCounts {
         let boundary = k < self.experts.len();
         layer.tokens += rows.len() as u64;
         layer.recorded.count(view, rows.len() as u64);
+        for row in rows.clone() {
+            self.count_ids(view.layer(), row, &view.experts()[row * k..][..k])?;
+        }
+        // Every id is below E now.
+        layer.pairs.add(&view.experts()[rows.start * k..rows.end * k], k);
         for row in rows {
             let ids = &view.experts()[row * k..][..k];
-            self.count_ids(view.layer(), row, ids)?;
-            layer.pairs.add(ids);
             if let Some(weights) = view.weights() {
                 let weights = &weights[row * k..][..k];
                 self.add_weights(view.layer(), row, ids, weights)?;
