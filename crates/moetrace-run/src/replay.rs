@@ -1,7 +1,8 @@
 //! Committed shards, read back into the same metrics that listened to them live.
 
-use moetrace_metrics::{MetricsSettings, RoutingMetrics};
-use moetrace_routing::RoutingSink;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use moetrace_metrics::{MetricsFamilies, MetricsSet, MetricsSettings, RoutingMetrics, TokenCounts};
 use moetrace_trace::ShardReader;
 
 use crate::{CommitRecord, Manifest, RunError, RunFolder, Shard};
@@ -18,7 +19,7 @@ pub enum Trust {
     Sizes,
 }
 
-/// Numbers over all committed shards of a run, and how many shards that were.
+/// The core numbers over all committed shards of a run, and how many shards that were.
 ///
 /// # Errors
 /// A [`RunError`] naming the file that is missing, damaged or not what its record says.
@@ -28,29 +29,117 @@ pub fn replay(
     settings: &MetricsSettings,
     trust: Trust,
 ) -> Result<(RoutingMetrics, usize), RunError> {
-    let mut total = RoutingMetrics::new(&manifest.geometry()?, settings);
-    let committed = replay_to(folder, manifest, trust, &mut total)?;
-    Ok((total, committed))
+    let committed = committed(folder, manifest)?;
+    let geometry = manifest.geometry()?;
+    let mut total = RoutingMetrics::new(&geometry, settings);
+    for (shard, record) in &committed {
+        total.merge(replay_shard(folder, manifest, shard, record, settings, trust)?)?;
+    }
+    Ok((total, committed.len()))
 }
 
-/// Plays all committed shards of a run to one listener, in the order of shards, and says how many that were.
+/// The core and the `families` asked for over all committed shards, and how many shards that were. What a shard does
+/// not hold is not counted: contexts need weights and token ids, and are left out where any shard lacks them; with
+/// `vocabulary` the most frequent token ids, read beforehand, get a table.
+///
+/// Each of `threads` threads holds totals of its own; the numbers do not depend on how many there are.
 ///
 /// # Errors
-/// As [`replay`], and those of the listener.
-pub fn replay_to(
+/// A [`RunError`] naming the file that is missing, damaged or not what its record says.
+pub fn replay_families(
     folder: &RunFolder,
     manifest: &Manifest,
+    settings: &MetricsSettings,
+    families: &MetricsFamilies,
+    vocabulary: bool,
+    (trust, threads): (Trust, usize),
+) -> Result<(MetricsSet, usize), RunError> {
+    let committed = committed(folder, manifest)?;
+    let geometry = manifest.geometry()?;
+    let mut families = families.clone();
+    let mut trust = trust;
+    if vocabulary || families.contexts {
+        let has = token_counts(folder, manifest, &committed, trust, settings.include_bos)?;
+        // They have been hashed.
+        trust = Trust::Sizes;
+        families.contexts &= has.weights && has.counts.is_some();
+        let counts = has.counts.filter(|_| vocabulary);
+        families.vocabulary = counts.map(|counts| counts.most_frequent(&geometry));
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<MetricsSet, RunError> {
+        let mut set = MetricsSet::new(&geometry, settings, &families);
+        while let Some((shard, record)) = committed.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let played = open_shard(folder, manifest, shard, record, trust)
+                .and_then(|reader| Ok(reader.play(ROWS_PER_PASS, &mut set)?));
+            if played.is_err() {
+                // The others need not begin another shard.
+                next.store(committed.len(), Ordering::Relaxed);
+            }
+            played?;
+        }
+        Ok(set)
+    };
+    let threads = threads.clamp(1, committed.len().max(1));
+    let parts: Vec<Result<MetricsSet, RunError>> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let joined = others
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(own).chain(joined).collect()
+    });
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_else(|| Ok(MetricsSet::new(&geometry, settings, &families)))?;
+    for part in parts {
+        total.merge(part?)?;
+    }
+    Ok((total, committed.len()))
+}
+
+fn committed<'m>(
+    folder: &RunFolder,
+    manifest: &'m Manifest,
+) -> Result<Vec<(&'m Shard, CommitRecord)>, RunError> {
+    let records = manifest.shards.iter().map(|shard| {
+        let record = folder.committed(manifest, shard);
+        record.map(|record| record.map(|record| (shard, record)))
+    });
+    records.filter_map(Result::transpose).collect()
+}
+
+/// What the shards hold beside experts.
+struct Has {
+    weights: bool,
+    /// `None` where token ids are left out.
+    counts: Option<TokenCounts>,
+}
+
+fn token_counts(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    committed: &[(&Shard, CommitRecord)],
     trust: Trust,
-    sink: &mut dyn RoutingSink,
-) -> Result<usize, RunError> {
-    let mut committed = 0;
-    for shard in &manifest.shards {
-        if let Some(record) = folder.committed(manifest, shard)? {
-            open_shard(folder, manifest, shard, &record, trust)?.play(ROWS_PER_PASS, sink)?;
-            committed += 1;
+    include_bos: bool,
+) -> Result<Has, RunError> {
+    let mut has = Has { weights: true, counts: Some(TokenCounts::default()) };
+    for (shard, record) in committed {
+        let reader = open_shard(folder, manifest, shard, record, trust)?;
+        has.weights &= reader.columns().weights;
+        let Some(ids) = reader.token_ids()? else {
+            has.counts = None;
+            continue;
+        };
+        let Some(counts) = &mut has.counts else { continue };
+        let mut rest = ids.as_slice();
+        for sample in reader.samples() {
+            let (own, after) = rest.split_at(rest.len().min(sample.tokens as usize));
+            let bos = usize::from(sample.begins_with_bos && !include_bos);
+            counts.add(own.get(bos..).unwrap_or_default());
+            rest = after;
         }
     }
-    Ok(committed)
+    Ok(has)
 }
 
 /// Numbers over one committed shard; its record is that of [`RunFolder::committed`].

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use moetrace_routing::{Name, Planes, RoutingGeometry, RoutingSink};
+use arrow::datatypes::UInt32Type;
+use moetrace_routing::{Name, Planes, RoutingGeometry, RoutingSink, TokenId};
 
+use crate::column::Part;
 use crate::file::TraceFile;
 use crate::metadata::{DATASET, geometry, parse};
 use crate::schema::{self, LayerColumns, NLL, TOKEN, token_fields};
 use crate::{Playback, SampleRow, TraceColumns, TraceError, read_samples};
+
+/// Rows of the token column decoded at once.
+const READ_ROWS: usize = 65_536;
 
 /// One shard's tokens and samples, opened and compared.
 pub struct ShardReader {
@@ -88,6 +93,23 @@ impl ShardReader {
 
     pub(crate) fn samples_path(&self) -> &Path {
         &self.samples_path
+    }
+
+    /// The id of every token, `[rows]`, in row order; `None` where the file leaves them out. Reads that column alone.
+    ///
+    /// # Errors
+    /// [`TraceError::Read`] or [`TraceError::Damaged`].
+    pub fn token_ids(&self) -> Result<Option<Vec<TokenId>>, TraceError> {
+        if !self.columns.token_ids {
+            return Ok(None);
+        }
+        let mut ids = Vec::new();
+        let mut batches = self.file.batches(READ_ROWS, |name| name == TOKEN)?;
+        while let Some(batch) = batches.next()? {
+            let part = Part { file: self.file.path(), row: ids.len() as u64, batch: &batch };
+            ids.extend(part.numbers::<UInt32Type>(TOKEN)?.iter().map(|&id| TokenId(id)));
+        }
+        Ok(Some(ids))
     }
 
     /// Begins to read: passes are handed out as they are asked for, with those of the optional planes in

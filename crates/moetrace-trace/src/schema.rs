@@ -188,6 +188,7 @@ fn feature_dtype(data_type: &DataType) -> &'static str {
         DataType::UInt32 => "uint32",
         DataType::UInt64 => "uint64",
         DataType::Float32 => "float32",
+        DataType::Float64 => "float64",
         DataType::Boolean => "bool",
         // Text, plain or behind a dictionary: `datasets` has no dictionary type.
         _ => "string",

@@ -201,17 +201,41 @@ pub(crate) struct RunArgs {
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub(crate) struct MetricsArgs {
-    /// Run folder.
-    pub(crate) run: PathBuf,
-    /// Count beginning-of-sequence tokens too; they route like outliers.
+    /// Run folders; of several, one line each is printed, side by side
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Print also what experts tell about the data set, the label or the position in the text; repeat it
+    #[arg(long, value_enum, value_name = "GROUPS")]
+    pub(crate) by: Vec<GroupByArg>,
+    /// Count only what `collect` counts: no pairs and sets, locality, affinity, segments, groups, tokens
+    #[arg(long, conflicts_with_all = ["by", "parquet"])]
+    pub(crate) core: bool,
+    /// Count beginning-of-sequence tokens too; they route like outliers
     #[arg(long)]
     pub(crate) include_bos: bool,
-    /// Compare sizes only, and do not hash every file first.
+    /// Compare sizes only, and do not hash every file first
     #[arg(long)]
     pub(crate) trust: bool,
-    /// Print JSON.
+    /// Threads that count [default: the machine's]
+    #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads())]
+    pub(crate) threads: Option<usize>,
+    /// Write the numbers as flat tables too: experts.parquet, pairs.parquet and layers.parquet in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parquet: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What tokens are grouped by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GroupByArg {
+    /// The data set.
+    Dataset,
+    /// Data set and label.
+    Label,
+    /// Position in the text.
+    Position,
 }
 
 /// Arguments of `compare`.

@@ -11,6 +11,7 @@ mod faulty_texts;
 mod folders;
 mod four_bits;
 mod on_hub;
+mod metrics;
 mod placements;
 mod planning;
 mod program;

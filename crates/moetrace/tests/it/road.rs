@@ -19,7 +19,7 @@ fn the_default_collect_shows_specialisation_far_above_its_null_and_metrics_finds
         assert!(found.as_f64().unwrap() > 10.0 * null.as_f64().unwrap(), "{s}");
         assert_eq!(layer["active_experts"], 64);
     }
-    let replayed: Value = serde_json::from_str(&succeeds(&["metrics", "--json", &out])).unwrap();
+    let replayed: Value = serde_json::from_str(&succeeds(&["metrics", "--core", "--json", &out])).unwrap();
     assert_eq!(replayed, live["metrics"]);
     let again: Value =
         serde_json::from_str(&succeeds(&["collect", "--json", "--quiet", "--out", &out])).unwrap();

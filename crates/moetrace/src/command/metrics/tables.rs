@@ -1,0 +1,118 @@
+//! `--parquet`: a row for each expert, each pair of experts, each layer.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use moetrace_metrics::{FullReport, LayerReport, coactivation, pairs};
+use moetrace_run::{Manifest, RunError};
+use moetrace_trace::{NumberColumn, TraceSettings, write_numbers};
+
+use crate::failure::{Failure, code};
+
+type Columns = Vec<(&'static str, NumberColumn)>;
+
+/// Writes the three tables into `folder`; files of these names are replaced.
+pub(crate) fn write(folder: &Path, manifest: &Manifest, report: &FullReport) -> Result<(), Failure> {
+    let refused = |path: &Path, error: &std::io::Error| {
+        let what = format!("cannot write {}: {error}", path.display());
+        Failure::new(code::NO_OUTPUT, "E-IO", what, "choose another folder with --parquet DIR")
+    };
+    std::fs::create_dir_all(folder).map_err(|error| refused(folder, &error))?;
+    let settings = TraceSettings {
+        metadata: [("plan_hash".to_owned(), manifest.plan_hash.clone())].into(),
+        ..TraceSettings::default()
+    };
+    for (name, columns) in
+        [("experts", experts(report)), ("pairs", of_pairs(report)), ("layers", layers(report))]
+    {
+        let path = folder.join(format!("{name}.parquet"));
+        let bytes = write_numbers(Vec::new(), &columns, &settings).map_err(RunError::from)?;
+        File::create(&path)
+            .and_then(|mut file| file.write_all(&bytes))
+            .map_err(|error| refused(&path, &error))?;
+    }
+    Ok(())
+}
+
+fn experts(report: &FullReport) -> Columns {
+    let layers = &report.core.layers;
+    let each = |value: fn(&LayerReport, usize) -> Option<f64>| {
+        let of = |layer| (0..report.core.experts).map(move |expert| value(layer, expert));
+        NumberColumn::Reals(layers.iter().flat_map(of).collect())
+    };
+    let ids = layers
+        .iter()
+        .flat_map(|l| (0..report.core.experts as u64).map(move |expert| (u64::from(l.layer), expert)));
+    let (layer, expert): (Vec<u64>, Vec<u64>) = ids.unzip();
+    vec![
+        ("layer", NumberColumn::Integers(layer)),
+        ("expert", NumberColumn::Integers(expert)),
+        ("load", NumberColumn::Integers(layers.iter().flat_map(|l| l.loads.iter().copied()).collect())),
+        ("token_ratio", each(|l, e| l.esft.token_ratio.get(e).copied())),
+        ("gate_score", each(|l, e| l.esft.gate_score.as_ref()?.get(e).copied())),
+        ("sample_token_ratio", each(|l, e| l.esft.sample_token_ratio.get(e).copied())),
+        ("sample_gate_score", each(|l, e| l.esft.sample_gate_score.as_ref()?.get(e).copied())),
+    ]
+}
+
+/// Without rows where the report has no table of pairs.
+fn of_pairs(report: &FullReport) -> Columns {
+    let names = ["layer", "expert_a", "expert_b", "both"];
+    let mut integers: [Vec<u64>; 4] = Default::default();
+    let measures = ["lift", "pmi_bits", "jaccard", "phi", "z"];
+    let mut reals: [Vec<Option<f64>>; 5] = Default::default();
+    for (layer, tokens) in
+        report.coactivation.iter().flat_map(|c| c.layers.iter().map(move |l| (l, c.tokens)))
+    {
+        let experts = layer.loads.len();
+        for (a, b) in (0..experts).flat_map(|a| (a + 1..experts).map(move |b| (a, b))) {
+            let at = pairs::pair_index(experts, a as u16, b as u16);
+            let Some(&both) = layer.pair_counts.get(at) else { continue };
+            let (of_a, of_b) = (layer.loads[a], layer.loads[b]);
+            let row = [u64::from(layer.layer), a as u64, b as u64, both];
+            integers.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+            let row = [
+                Some(coactivation::lift(both, of_a, of_b, tokens)),
+                coactivation::pmi_bits(both, of_a, of_b, tokens),
+                Some(coactivation::jaccard(both, of_a, of_b)),
+                Some(coactivation::phi(both, of_a, of_b, tokens)),
+                layer.pair_z.get(at).copied().flatten().map(f64::from),
+            ];
+            reals.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+    }
+    let integers = names.into_iter().zip(integers.map(NumberColumn::Integers));
+    integers.chain(measures.into_iter().zip(reals.map(NumberColumn::Reals))).collect()
+}
+
+fn layers(report: &FullReport) -> Columns {
+    let layers = &report.core.layers;
+    let reals =
+        |value: fn(&LayerReport) -> Option<f64>| NumberColumn::Reals(layers.iter().map(value).collect());
+    let integers =
+        |value: fn(&LayerReport) -> u64| NumberColumn::Integers(layers.iter().map(value).collect());
+    let mut columns = vec![
+        ("layer", integers(|l| u64::from(l.layer))),
+        ("active_experts", integers(|l| l.active_experts)),
+        ("unique_pairs", integers(|l| l.unique_pairs)),
+        ("load_entropy_bits", reals(|l| Some(l.load_entropy_bits))),
+        ("gate_entropy_bits", reals(|l| l.gate_entropy_bits)),
+        ("chosen_entropy_bits", reals(|l| l.chosen_entropy_bits)),
+        ("effective_experts", reals(|l| Some(l.effective_experts))),
+        ("max_vio", reals(|l| Some(l.max_vio))),
+        ("cv", reals(|l| Some(l.cv))),
+        ("gini", reals(|l| Some(l.gini))),
+        ("dataset_information_bits", reals(|l| Some(l.specialisation.as_ref()?.mutual_information_bits))),
+        ("dataset_information_null_bits", reals(|l| Some(l.specialisation.as_ref()?.null_mean_bits))),
+    ];
+    if let Some(temporal) = &report.temporal {
+        let reuse = temporal.layers.iter().map(|l| Some(l.reuse)).collect();
+        columns.push(("reuse", NumberColumn::Reals(reuse)));
+    }
+    if let Some(coactivation) = &report.coactivation {
+        let distinct = coactivation.layers.iter().map(|l| Some(l.sets.distinct)).collect();
+        columns.push(("distinct_sets", NumberColumn::Reals(distinct)));
+    }
+    columns
+}

@@ -1,0 +1,132 @@
+//! Several runs side by side: what their models are and how they route.
+
+use moetrace_metrics::FullReport;
+use moetrace_run::Manifest;
+use serde_json::{Value, json};
+
+use super::{table, word};
+
+/// A run and its numbers.
+pub(crate) struct Counted {
+    /// Its folder.
+    pub(crate) run: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) report: FullReport,
+}
+
+/// One row of the comparison; what a run does not hold is absent.
+struct Row {
+    coverage: f64,
+    load_entropy: f64,
+    gate_entropy: Option<f64>,
+    max_vio: f64,
+    reuse: Option<f64>,
+    affinity: Option<f64>,
+    srp: Option<f64>,
+}
+
+/// Segments of this length are compared.
+const SEGMENT: usize = 16;
+
+impl Row {
+    fn new(counted: &Counted) -> Self {
+        let (report, overall) = (&counted.report, &counted.report.core.overall);
+        let nearest = report.cross_layer.as_ref().and_then(|c| c.overall.by_distance.first());
+        let segments = report.segments.iter().flat_map(|s| &s.overall);
+        Self {
+            coverage: overall.coverage,
+            load_entropy: overall.load_entropy_normalised.mean,
+            gate_entropy: overall.gate_entropy_normalised.as_ref().map(|s| s.mean),
+            max_vio: overall.max_vio.mean,
+            reuse: report.temporal.as_ref().map(|t| t.overall.reuse.mean),
+            affinity: nearest.map(|d| d.information_share.mean),
+            srp: segments.filter(|s| s.length == SEGMENT).map(|s| s.above_chance).next(),
+        }
+    }
+}
+
+/// Bytes of the weights at 16 bits, or at the 4.13 bits of NF4 with scales of 8 bits.
+fn weight_bytes(counted: &Counted) -> u64 {
+    let model = &counted.manifest.model;
+    match model.precision.as_str() {
+        "f32" => model.total_parameters * 4,
+        "nf4" => model.total_parameters * 413 / 800,
+        _ => model.total_parameters * 2,
+    }
+}
+
+/// A line for each run; entropies are parts of their maximum, so that models of different E compare.
+pub(crate) fn models(runs: &[Counted]) -> String {
+    let header = [
+        "run",
+        "model",
+        "experts",
+        "layers",
+        "parameters",
+        "active",
+        "weights",
+        "tokens",
+        "coverage",
+        "load entropy",
+        "gate entropy",
+        "MaxVio",
+        "reuse",
+        "affinity",
+        "SRP",
+    ];
+    let mut table = table(&header);
+    let percent = |part: f64| format!("{:.1} %", 100.0 * part);
+    let known = |part: Option<f64>| part.map_or_else(|| "-".to_owned(), percent);
+    let billions = |n: u64| {
+        if n >= 1_000_000_000 {
+            format!("{:.2} B", n as f64 / 1e9)
+        } else {
+            format!("{:.2} M", n as f64 / 1e6)
+        }
+    };
+    for counted in runs {
+        let (model, core, row) = (&counted.manifest.model, &counted.report.core, Row::new(counted));
+        table.add_row([
+            word(&counted.run),
+            word(&model.name),
+            format!("{} of {}", core.chosen, core.experts),
+            core.layers.len().to_string(),
+            billions(model.total_parameters),
+            billions(model.active_parameters),
+            format!("{:.2} GB {}", weight_bytes(counted) as f64 / 1e9, word(&model.precision)),
+            super::thousands(core.tokens),
+            percent(row.coverage),
+            percent(row.load_entropy),
+            known(row.gate_entropy),
+            format!("{:.2}", row.max_vio),
+            known(row.reuse),
+            known(row.affinity),
+            known(row.srp),
+        ]);
+    }
+    format!(
+        "{table}\n(entropies over their maximum; reuse by the next token; affinity: what an expert tells of the next layer's, \
+         over what is possible;\n SRP of {SEGMENT} tokens, above chance; weights as parameters at the run's precision)\n"
+    )
+}
+
+/// The same for machines, with the whole report of each run.
+pub(crate) fn models_json(runs: &[Counted]) -> Value {
+    let each = runs.iter().map(|counted| {
+        let (model, row) = (&counted.manifest.model, Row::new(counted));
+        json!({
+            "run": counted.run,
+            "model": model,
+            "weight_bytes": weight_bytes(counted),
+            "coverage": row.coverage,
+            "load_entropy_normalised": row.load_entropy,
+            "gate_entropy_normalised": row.gate_entropy,
+            "max_vio": row.max_vio,
+            "reuse": row.reuse,
+            "affinity_share": row.affinity,
+            "srp_above_chance": row.srp,
+            "metrics": counted.report,
+        })
+    });
+    Value::Array(each.collect())
+}
