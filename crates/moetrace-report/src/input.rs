@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use moetrace_metrics::MetricsReport;
+use moetrace_metrics::coactivation::{CoactivationReport, LayerCoactivation};
 use moetrace_metrics::contexts::ContextsReport;
 use moetrace_metrics::cross_layer::CrossLayerReport;
 use moetrace_metrics::fidelity::FidelityReport;
@@ -61,6 +62,19 @@ pub struct Coactivation {
     pub pairs: Vec<u64>,
     /// The experts in an order that brings like to like, a permutation of `0..E`; none where none was computed.
     pub order: Option<Vec<u16>>,
+}
+
+impl Coactivation {
+    /// The layers of which pairs were kept.
+    pub fn of_report(report: &CoactivationReport) -> Vec<Self> {
+        let kept = report.layers.iter().filter(|layer| !layer.pair_counts.is_empty());
+        let of_layer = |layer: &LayerCoactivation| Self {
+            layer: layer.layer,
+            pairs: layer.pair_counts.clone(),
+            order: layer.clustering.as_ref().map(|clustering| clustering.leaf_order.clone()),
+        };
+        kept.map(of_layer).collect()
+    }
 }
 
 /// The tokens and places that tell most about one expert.

@@ -1,6 +1,9 @@
 //! How much of what a router could do it does.
 
+use moetrace_metrics::{CurvePoint, LayerReport, MetricsReport};
+
 use super::depth::Depth;
+use crate::figure::{LineChart, Reference, Series};
 use crate::input::ReportInput;
 use crate::section::{Block, Drawing, Section, Table};
 use crate::text::{percent, significant, thousands};
@@ -26,11 +29,53 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
         table: Some(table(input)),
     };
     let lead = "Is every expert, and every pair of experts, used at all?".into();
-    Section { id: "coverage", title: "Coverage", lead, blocks: vec![block] }
+    let blocks = std::iter::once(block).chain(curve(&input.run.metrics)).collect();
+    Section { id: "coverage", title: "Coverage", lead, blocks }
+}
+
+/// How soon experts come into use; nothing where no token was counted.
+fn curve(metrics: &MetricsReport) -> Option<Block> {
+    let layers = &metrics.layers;
+    let points = &layers.first()?.coverage_curve.tokens;
+    let experts = metrics.experts.max(1) as f64;
+    // Every layer counts the same tokens, and so has the same points.
+    let at = |layer: &LayerReport, i: usize| layer.coverage_curve.tokens.get(i).map(|p| p.experts / experts);
+    let of_layers = |i: usize| layers.iter().filter_map(move |layer| at(layer, i));
+    let mean = |i: usize| of_layers(i).sum::<f64>() / layers.len() as f64;
+    let least = |i: usize| of_layers(i).fold(f64::INFINITY, f64::min);
+    let share = metrics.chosen as f64 / experts;
+    let chart = LineChart {
+        name: "coverage-curve".into(),
+        label: "Lines of the part of experts in use over the number of tokens".into(),
+        x_title: "tokens drawn at random".into(),
+        y_title: "part of the experts in use".into(),
+        point: "tokens:".into(),
+        points: points.iter().map(|p| p.drawn as f64).collect(),
+        x_log: true,
+        series: vec![
+            Series::new("mean over layers", (0..points.len()).map(mean)),
+            Series::new("the layer with least", (0..points.len()).map(least)),
+        ],
+        references: vec![Reference {
+            name: "if all experts are alike".into(),
+            values: points.iter().map(|p| 1.0 - (1.0 - share).powf(p.drawn as f64)).collect(),
+        }],
+        y_high: Some(1.0),
+    };
+    let header = ["tokens", "mean over layers", "the layer with least"];
+    let row = |(i, p): (usize, &CurvePoint)| vec![thousands(p.drawn), percent(mean(i)), percent(least(i))];
+    (!points.is_empty()).then(|| Block {
+        heading: "Experts in use, over tokens".into(),
+        how: "The part of a layer's experts to expect among so many tokens of the run, drawn at random. A line that is \
+              still rising at its end says that more text would bring more experts into use."
+            .into(),
+        drawing: Drawing::Chart(chart.draw()),
+        table: Some(Table::new("coverage by tokens", &header, points.iter().enumerate().map(row).collect())),
+    })
 }
 
 fn table(input: &ReportInput<'_>) -> Table {
-    let row = |l: &moetrace_metrics::LayerReport| {
+    let row = |l: &LayerReport| {
         vec![
             l.layer.to_string(),
             format!("{} ({})", thousands(l.active_experts), percent(l.coverage)),

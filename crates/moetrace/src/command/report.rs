@@ -3,13 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use moetrace_metrics::fidelity::{FidelityReport, FidelitySettings};
-use moetrace_metrics::{
-    ContextMetrics, CrossLayerMetrics, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics,
-    TokenCounts, VocabularyMetrics,
-};
-use moetrace_report::{ExpertCard, PngError, PngRenderer, ReportInput, ReportedRun};
-use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, Tee, TokenBatch, TokenId};
-use moetrace_run::{RunError, RunFolder, Trust, replay_to};
+use moetrace_metrics::{MetricsFamilies, MetricsSettings};
+use moetrace_report::{Coactivation, ExpertCard, PngError, PngRenderer, ReportInput, ReportedRun};
+use moetrace_run::{RunError, RunFolder, Trust, replay_families};
 
 use crate::args::ReportArgs;
 use crate::failure::{Failure, code};
@@ -42,40 +38,25 @@ pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A run with every number that its committed shards give. They are read twice: which token ids have a table is known
-/// once all have been counted.
+/// A run with every number that its committed shards give.
 fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
     let folder = RunFolder::new(path);
     let manifest = folder.manifest()?;
     let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
     let settings = MetricsSettings { include_bos: args.include_bos, seed };
-    let geometry = manifest.geometry()?;
-    let mut metrics = RoutingMetrics::new(&geometry, &settings);
-    let mut temporal = TemporalMetrics::new(&geometry, &settings);
-    let mut cross_layer = CrossLayerMetrics::new(&geometry, &settings);
-    let mut segments = SegmentMetrics::new(&geometry, &settings);
-    let mut ids = IdCounts { include_bos: args.include_bos, ..IdCounts::default() };
     let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
-    let along = Tee(Tee(&mut temporal, &mut segments), &mut ids);
-    let committed =
-        replay_to(&folder, &manifest, trust, &mut Tee(Tee(&mut metrics, &mut cross_layer), along))?;
-    let mut run = reported(&folder, &manifest, metrics.report()).map_err(RunError::from)?;
-    run.temporal = Some(temporal.report());
-    run.cross_layer = Some(cross_layer.report());
-    run.segments = Some(segments.report());
-    if manifest.identity.get("no_tokens").is_some_and(|v| v == "false") {
-        let mut vocabulary =
-            VocabularyMetrics::new(&geometry, &settings, &ids.counts.most_frequent(&geometry));
-        let mut contexts = ContextMetrics::new(&geometry, &settings);
-        // The files were looked at a moment ago.
-        let report = if ids.without_weights {
-            replay_to(&folder, &manifest, Trust::Sizes, &mut vocabulary)?;
-            None
-        } else {
-            replay_to(&folder, &manifest, Trust::Sizes, &mut Tee(&mut vocabulary, &mut contexts))?;
-            Some(contexts.report())
-        };
-        run.cards = ExpertCard::of_reports(&vocabulary.report(), report.as_ref());
+    let families = MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (metrics, committed) =
+        replay_families(&folder, &manifest, &settings, &families, true, (trust, threads))?;
+    let report = metrics.report();
+    let mut run = reported(&folder, &manifest, report.core).map_err(RunError::from)?;
+    run.temporal = report.temporal;
+    run.cross_layer = report.cross_layer;
+    run.segments = report.segments;
+    run.coactivation = report.coactivation.map_or_else(Vec::new, |report| Coactivation::of_report(&report));
+    if let Some(vocabulary) = &report.vocabulary {
+        run.cards = ExpertCard::of_reports(vocabulary, report.contexts.as_ref());
     }
     let of = manifest.shards.len();
     if committed < of {
@@ -85,38 +66,6 @@ fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
         run.notes.push(note);
     }
     Ok(run)
-}
-
-/// How often each token id occurs, and whether any layer came without weights.
-#[derive(Default)]
-struct IdCounts {
-    include_bos: bool,
-    counts: TokenCounts,
-    without_weights: bool,
-}
-
-impl RoutingSink for IdCounts {
-    fn wants(&self) -> Planes {
-        Planes::default()
-    }
-
-    fn begin(&mut self, batch: &TokenBatch) -> Result<(), SinkError> {
-        for span in batch.spans() {
-            let rows = span.rows().skip(usize::from(span.begins_with_bos && !self.include_bos));
-            let ids: Vec<TokenId> = rows.filter_map(|row| batch.token_ids().get(row).copied()).collect();
-            self.counts.add(&ids);
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
-        self.without_weights |= view.weights().is_none();
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
 }
 
 /// Token by token where both ran over the same tokens; otherwise the page says why not.
