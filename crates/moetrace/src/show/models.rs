@@ -1,8 +1,8 @@
 //! Several runs side by side: what their models are and how they route.
 
 use moetrace_metrics::FullReport;
-use moetrace_run::Manifest;
-use serde_json::{Value, json};
+use moetrace_run::{Manifest, ModelFacts};
+use serde::Serialize;
 
 use super::{table, word};
 
@@ -110,23 +110,39 @@ pub(crate) fn models(runs: &[Counted]) -> String {
     )
 }
 
-/// The same for machines, with the whole report of each run.
-pub(crate) fn models_json(runs: &[Counted]) -> Value {
+/// A run of the comparison for machines, with its whole report.
+#[derive(Serialize)]
+pub(crate) struct ModelJson<'a> {
+    run: &'a str,
+    model: &'a ModelFacts,
+    weight_bytes: u64,
+    coverage: f64,
+    load_entropy_normalised: f64,
+    gate_entropy_normalised: Option<f64>,
+    max_vio: f64,
+    reuse: Option<f64>,
+    affinity_share: Option<f64>,
+    srp_above_chance: Option<f64>,
+    metrics: &'a FullReport,
+}
+
+/// The same for machines.
+pub(crate) fn models_json(runs: &[Counted]) -> Vec<ModelJson<'_>> {
     let each = runs.iter().map(|counted| {
-        let (model, row) = (&counted.manifest.model, Row::new(counted));
-        json!({
-            "run": counted.run,
-            "model": model,
-            "weight_bytes": weight_bytes(counted),
-            "coverage": row.coverage,
-            "load_entropy_normalised": row.load_entropy,
-            "gate_entropy_normalised": row.gate_entropy,
-            "max_vio": row.max_vio,
-            "reuse": row.reuse,
-            "affinity_share": row.affinity,
-            "srp_above_chance": row.srp,
-            "metrics": counted.report,
-        })
+        let row = Row::new(counted);
+        ModelJson {
+            run: &counted.run,
+            model: &counted.manifest.model,
+            weight_bytes: weight_bytes(counted),
+            coverage: row.coverage,
+            load_entropy_normalised: row.load_entropy,
+            gate_entropy_normalised: row.gate_entropy,
+            max_vio: row.max_vio,
+            reuse: row.reuse,
+            affinity_share: row.affinity,
+            srp_above_chance: row.srp,
+            metrics: &counted.report,
+        }
     });
-    Value::Array(each.collect())
+    each.collect()
 }
