@@ -28,7 +28,7 @@ impl NumberColumn {
         match self {
             Self::Texts(values) => Arc::new(StringArray::from_iter_values(values)),
             Self::Integers(values) => Arc::new(UInt64Array::from_iter_values(values.iter().copied())),
-            Self::Reals(values) => Arc::new(Float64Array::from_iter(values.iter().copied())),
+            Self::Reals(values) => Arc::new(values.iter().copied().collect::<Float64Array>()),
         }
     }
 
