@@ -58,11 +58,11 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct CollectArgs {
-    /// Checkpoint folder, or OWNER/NAME[@REVISION] of the Hugging Face Hub; without it, the small model that comes with
+    /// Checkpoint folder, or `OWNER/NAME[@REVISION]` of the Hugging Face Hub; without it, the small model that comes with
     /// moetrace
     #[arg(long, value_name = "MODEL", env = "MOETRACE_MODEL", help_heading = "What")]
     pub(crate) model: Option<PathBuf>,
-    /// Texts: NAME=PATH[:COLUMN], a file or a folder; imdb, `ag_news` and others of the Hub by name, or six as guide;
+    /// Texts: `NAME=PATH[:COLUMN]`, a file or a folder; imdb, `ag_news` and others of the Hub by name, or six as guide;
     /// `hf://datasets/OWNER/NAME[/CONFIG][/SPLIT][:COLUMN]`; repeat it; without it, the six that come with moetrace
     #[arg(long, value_name = "DATASET", env = "MOETRACE_DATASET", value_delimiter = None, help_heading = "What")]
     pub(crate) dataset: Vec<String>,
@@ -335,7 +335,7 @@ pub(crate) struct QuantisationArgs {
 /// Arguments of `quantize`.
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// Checkpoint folder, or OWNER/NAME[@REVISION] of the Hugging Face Hub.
+    /// Checkpoint folder, or `OWNER/NAME[@REVISION]` of the Hugging Face Hub.
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// Open no connection: a model of the Hub comes from the cache, or is missed

@@ -142,6 +142,7 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
     let sources = [
         include_str!("../../src/failure/mod.rs"),
         include_str!("../../src/failure/compare.rs"),
+        include_str!("../../src/failure/exchange.rs"),
         include_str!("../../src/failure/hub.rs"),
         include_str!("../../src/failure/inputs.rs"),
         include_str!("../../src/inputs.rs"),
@@ -156,7 +157,9 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
         include_str!("../../../../README.md"),
     ];
     let mut help = String::new();
-    for command in ["collect", "plan", "status", "metrics", "compare", "inspect"] {
+    for command in
+        ["collect", "plan", "status", "metrics", "compare", "inspect", "export", "import", "report"]
+    {
         help += &succeeds(&[command, "--help"]);
     }
     // Of cargo, in the README's commands.
