@@ -4,6 +4,8 @@
 //! cargo run --release -p benches --example full_metrics -- FOLDER 10000000 2
 //! ```
 //!
+//! A fourth argument `core` counts what `metrics --core` does: loads, pairs, entropies, balance, ESFT scores.
+//!
 //! Writes shards of 262,144 tokens (350 bytes a token) into FOLDER unless they are there, then counts them with that many
 //! threads. Texts of a shard route as those of any other, under other sample ids.
 
@@ -22,8 +24,10 @@ const SAMPLES: usize = 512;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, tokens, threads] = arguments.as_slice() else {
-        anyhow::bail!("expected FOLDER TOKENS THREADS")
+    let (folder, tokens, threads, core) = match arguments.as_slice() {
+        [folder, tokens, threads] => (folder, tokens, threads, false),
+        [folder, tokens, threads, core] if core == "core" => (folder, tokens, threads, true),
+        _ => anyhow::bail!("expected FOLDER TOKENS THREADS [core]"),
     };
     let (folder, tokens, threads): (PathBuf, usize, usize) =
         (folder.into(), tokens.parse()?, threads.parse()?);
@@ -35,30 +39,35 @@ fn main() -> Result<()> {
         .collect();
     write(&shards)?;
     let begun = Instant::now();
-    let set = count(&shards, threads)?;
+    let set = count(&shards, threads, core)?;
     let counted = begun.elapsed().as_secs_f64();
     let report = set.report();
     let reported = begun.elapsed().as_secs_f64() - counted;
     let tokens = report.core.tokens;
     println!(
         "{tokens} tokens, {threads} threads: counted in {counted:.1} s ({:.0} tokens/s), report in {reported:.1} s, \
-         {:.1} MB of JSON, {}",
+         {:.1} MB of JSON, {}, {} unique pairs",
         tokens as f64 / counted,
         serde_json::to_vec(&report)?.len() as f64 / 1e6,
-        peak_memory()
+        peak_memory(),
+        report.core.overall.unique_pairs
     );
     Ok(())
 }
 
 /// Ids first, then everything, each thread with totals of its own.
-fn count(shards: &[(PathBuf, PathBuf)], threads: usize) -> Result<MetricsSet> {
+fn count(shards: &[(PathBuf, PathBuf)], threads: usize, core: bool) -> Result<MetricsSet> {
     let (geometry, settings) = (deepseek_geometry()?, MetricsSettings::default());
-    let mut counts = TokenCounts::default();
-    for (data, samples) in shards {
-        counts.add(&ShardReader::open(data, samples)?.token_ids()?.unwrap_or_default());
-    }
-    let vocabulary = Some(counts.most_frequent(&geometry));
-    let families = MetricsFamilies { contexts: true, vocabulary, ..MetricsFamilies::of_routing() };
+    let families = if core {
+        MetricsFamilies::default()
+    } else {
+        let mut counts = TokenCounts::default();
+        for (data, samples) in shards {
+            counts.add(&ShardReader::open(data, samples)?.token_ids()?.unwrap_or_default());
+        }
+        let vocabulary = Some(counts.most_frequent(&geometry));
+        MetricsFamilies { contexts: true, vocabulary, ..MetricsFamilies::of_routing() }
+    };
     let next = AtomicUsize::new(0);
     let work = || -> Result<MetricsSet> {
         let mut set = MetricsSet::new(&geometry, &settings, &families);

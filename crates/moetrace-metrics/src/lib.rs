@@ -35,7 +35,7 @@ mod joint_counts;
 mod kept_rows;
 mod metrics_set;
 pub mod pairs;
-mod pass;
+mod pass_order;
 mod passes;
 mod random;
 mod report;

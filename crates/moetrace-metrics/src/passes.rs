@@ -6,7 +6,7 @@ use moetrace_routing::{Name, RoutingGeometry, RoutingView, SampleId, TokenBatch}
 
 use crate::{
     MetricsError, MetricsSettings,
-    pass::{PassOrder, check_geometry, counted_rows},
+    pass_order::{PassOrder, check_geometry, counted_rows},
 };
 
 /// One sample of the open pass.

@@ -11,6 +11,7 @@ pub(crate) use self::totals::{DatasetTotals, LayerTotals};
 use crate::{
     MetricsError, MetricsReport,
     domain::LabelledSample,
+    pass_order::{PassOrder, check_geometry, counted_rows},
     report,
     sample_subset::{Place, SUBSET_TOKENS, SampleSubset},
 };
@@ -40,18 +41,17 @@ pub struct RoutingMetrics {
     datasets: Vec<DatasetTotals>,
     /// How often each expert was chosen in a kept sample, `[L, E]`.
     subset: SampleSubset<Vec<u32>>,
-    pass: Option<Pass>,
+    order: PassOrder,
+    pass: Pass,
     sample: SampleCounts,
 }
 
 /// The pass between `begin` and `end`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Pass {
-    rows: usize,
     spans: Vec<PassSpan>,
     /// Rows with a tie in at least one layer, `[N]`.
     tied: Vec<bool>,
-    recorded: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -73,7 +73,8 @@ impl RoutingMetrics {
             layers: geometry.layers().iter().map(|&layer| LayerTotals::new(layer, experts)).collect(),
             datasets: Vec::new(),
             subset: SampleSubset::new(settings.seed, SUBSET_TOKENS),
-            pass: None,
+            order: PassOrder::new(geometry),
+            pass: Pass::default(),
             sample: SampleCounts::new(experts),
         }
     }
@@ -84,17 +85,11 @@ impl RoutingMetrics {
     /// [`MetricsError::GeometryMismatch`], [`MetricsError::SettingsMismatch`], or
     /// [`MetricsError::MergeInsidePass`] if either side has a pass open.
     pub fn merge(&mut self, other: Self) -> Result<(), MetricsError> {
-        // The width of the router's input and a shared gate change no number here.
-        let shape = |g: &RoutingGeometry| (g.experts(), g.chosen(), g.layers().to_vec());
-        if shape(&self.geometry) != shape(&other.geometry) {
-            return Err(MetricsError::geometry(&other.geometry, &self.geometry));
-        }
+        check_geometry(&other.geometry, &self.geometry)?;
         if self.settings != other.settings {
             return Err(MetricsError::SettingsMismatch { found: other.settings, expected: self.settings });
         }
-        if let Some(pass) = self.pass.as_ref().or(other.pass.as_ref()) {
-            return Err(MetricsError::MergeInsidePass { found: pass.recorded, expected: self.layers.len() });
-        }
+        self.order.check_merge(&other.order)?;
         self.rows_with_tie += other.rows_with_tie;
         self.layers.iter_mut().zip(&other.layers).for_each(|(ours, theirs)| ours.merge(theirs));
         for theirs in &other.datasets {
@@ -135,8 +130,7 @@ impl RoutingMetrics {
     }
 
     fn pass_span(&mut self, span: &Span) -> PassSpan {
-        let bos_excluded = u64::from(span.begins_with_bos && !self.settings.include_bos);
-        let counted = span.start + bos_excluded as usize..span.start + span.len;
+        let (counted, bos_excluded) = counted_rows(span, self.settings.include_bos);
         // A sample that is nothing but its BOS token has nothing to permute.
         let place = (!counted.is_empty())
             .then(|| self.subset.offer(&span.dataset, span.sample, counted.len() as u64));
@@ -144,17 +138,9 @@ impl RoutingMetrics {
     }
 
     fn record_layer(&mut self, view: &RoutingView<'_>) -> Result<(), MetricsError> {
-        let Some(pass) = &mut self.pass else {
-            return Err(MetricsError::OutsidePass { found: view.ordinal() });
-        };
-        let (experts, k, ordinal) = (self.geometry.experts(), self.geometry.chosen(), view.ordinal().index());
-        let Some(layer) = self.layers.get_mut(ordinal).filter(|_| ordinal == pass.recorded) else {
-            return Err(MetricsError::LayerOrder { found: view.ordinal(), expected: pass.recorded });
-        };
-        if view.rows() != pass.rows || view.chosen() != k {
-            let (found, chosen, expected) = (view.rows(), view.chosen(), pass.rows);
-            return Err(MetricsError::ViewShape { layer: view.layer(), found, chosen, expected, k });
-        }
+        let ordinal = self.order.layer(view)?;
+        let (experts, k) = (self.geometry.experts(), self.geometry.chosen());
+        let (layer, pass) = (&mut self.layers[ordinal], &mut self.pass);
         let loads_of_all = self.geometry.layers().len() * experts;
         for span in &pass.spans {
             let Some(place) = &span.place else { continue };
@@ -171,29 +157,24 @@ impl RoutingMetrics {
                 cells.iter_mut().zip(counts).for_each(|(cell, n)| *cell += n);
             }
         }
-        pass.recorded += 1;
         Ok(())
     }
 
     fn begin_pass(&mut self, batch: &TokenBatch) -> Result<(), MetricsError> {
-        if let Some(open) = &self.pass {
-            return Err(MetricsError::PassStillOpen { found: open.recorded, expected: self.layers.len() });
-        }
+        self.order.begin(batch.len())?;
         // All names first: a name added later would move the index of one before it.
         for span in batch.spans() {
             self.dataset_index(&span.dataset);
         }
         let spans = batch.spans().iter().map(|span| self.pass_span(span)).collect();
         self.subset.trim();
-        self.pass = Some(Pass { rows: batch.len(), spans, tied: vec![false; batch.len()], recorded: 0 });
+        self.pass = Pass { spans, tied: vec![false; batch.len()] };
         Ok(())
     }
 
     fn end_pass(&mut self) -> Result<(), MetricsError> {
-        let Some(pass) = self.pass.take() else { return Err(MetricsError::EndWithoutBegin) };
-        if pass.recorded != self.layers.len() {
-            return Err(MetricsError::LayersMissing { found: pass.recorded, expected: self.layers.len() });
-        }
+        self.order.end()?;
+        let pass = std::mem::take(&mut self.pass);
         for span in &pass.spans {
             let dataset = &mut self.datasets[span.dataset];
             dataset.samples += 1;

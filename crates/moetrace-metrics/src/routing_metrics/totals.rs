@@ -137,11 +137,12 @@ impl SampleCounts {
         let boundary = k < self.experts.len();
         layer.tokens += rows.len() as u64;
         layer.recorded.count(view, rows.len() as u64);
-        for row in rows.clone() {
-            self.count_ids(view.layer(), row, &view.experts()[row * k..][..k])?;
+        // The order of calls was checked before, and with it that every id is below E.
+        let chosen = &view.experts()[rows.start * k..rows.end * k];
+        for id in chosen {
+            self.experts[id.index()] += 1;
         }
-        // Every id is below E now.
-        layer.pairs.add(&view.experts()[rows.start * k..rows.end * k], k);
+        layer.pairs.add(chosen, k);
         for row in rows {
             let ids = &view.experts()[row * k..][..k];
             if let Some(weights) = view.weights() {
@@ -164,19 +165,6 @@ impl SampleCounts {
         Ok(())
     }
 
-    #[inline]
-    fn count_ids(&mut self, layer: LayerIndex, row: usize, ids: &[ExpertId]) -> Result<(), MetricsError> {
-        let experts = self.experts.len();
-        for id in ids {
-            let Some(count) = self.experts.get_mut(id.index()) else {
-                return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
-            };
-            *count += 1;
-        }
-        Ok(())
-    }
-
-    /// The ids have been counted, so that all are below E.
     #[inline]
     fn add_weights(
         &mut self,

@@ -5,7 +5,7 @@ use moetrace_metrics::{CoactivationMetrics, CoactivationReport, MetricsSettings,
 use proptest::prelude::*;
 
 use crate::text::{
-    Text, any_long_texts, any_texts, constant_text, counted_sets, geometry, play, renamed, shards,
+    Split, Text, any_long_texts, any_texts, constant_text, counted_sets, geometry, play, renamed,
 };
 
 const E: usize = 6;
@@ -85,15 +85,8 @@ proptest! {
         order in Just([0usize, 1, 2]).prop_shuffle(),
         pass_len in 1usize..5,
     ) {
-        let geometry = geometry(E, K, L as u16);
-        let mut merged = CoactivationMetrics::new(&geometry, &MetricsSettings::default());
-        for part in order {
-            let mut shard = CoactivationMetrics::new(&geometry, &MetricsSettings::default());
-            for pass in shards(&texts, &parts, part).chunks(pass_len) {
-                play(&geometry, pass, &mut shard).unwrap();
-            }
-            merged.merge(shard).unwrap();
-        }
+        let split = Split { texts: &texts, parts: &parts, order, pass_len };
+        let merged = split.merged(&geometry(E, K, L as u16), CoactivationMetrics::new, CoactivationMetrics::merge);
         prop_assert_eq!(merged.report(), fold(&texts));
     }
 

@@ -3,7 +3,7 @@ use moetrace_metrics::cross_layer::FARTHEST;
 use moetrace_metrics::{CrossLayerMetrics, CrossLayerReport, MetricsError, MetricsSettings};
 use proptest::prelude::*;
 
-use crate::text::{Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed, shards};
+use crate::text::{Split, Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed};
 
 const E: usize = 6;
 const K: usize = 2;
@@ -90,15 +90,8 @@ proptest! {
         order in Just([0usize, 1, 2]).prop_shuffle(),
         pass_len in 1usize..4,
     ) {
-        let geometry = geometry(E, K, 3);
-        let mut merged = CrossLayerMetrics::new(&geometry, &MetricsSettings::default());
-        for part in order {
-            let mut shard = CrossLayerMetrics::new(&geometry, &MetricsSettings::default());
-            for pass in shards(&texts, &parts, part).chunks(pass_len) {
-                play(&geometry, pass, &mut shard).unwrap();
-            }
-            merged.merge(shard).unwrap();
-        }
+        let split = Split { texts: &texts, parts: &parts, order, pass_len };
+        let merged = split.merged(&geometry(E, K, 3), CrossLayerMetrics::new, CrossLayerMetrics::merge);
         prop_assert_eq!(merged.report(), fold(E, K, &texts));
     }
 

@@ -2,7 +2,7 @@ use moetrace_metrics::segments::{CACHE_RATIOS, SEGMENT_LENGTHS, SegmentScores};
 use moetrace_metrics::{MetricsError, MetricsSettings, SegmentMetrics, SegmentReport};
 use proptest::prelude::*;
 
-use crate::text::{Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed, shards};
+use crate::text::{Split, Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed};
 
 const E: usize = 9;
 const K: usize = 2;
@@ -102,15 +102,8 @@ proptest! {
         order in Just([0usize, 1, 2]).prop_shuffle(),
         pass_len in 1usize..4,
     ) {
-        let geometry = geometry(E, K, 2);
-        let mut merged = SegmentMetrics::new(&geometry, &MetricsSettings::default());
-        for part in order {
-            let mut shard = SegmentMetrics::new(&geometry, &MetricsSettings::default());
-            for pass in shards(&texts, &parts, part).chunks(pass_len) {
-                play(&geometry, pass, &mut shard).unwrap();
-            }
-            merged.merge(shard).unwrap();
-        }
+        let split = Split { texts: &texts, parts: &parts, order, pass_len };
+        let merged = split.merged(&geometry(E, K, 2), SegmentMetrics::new, SegmentMetrics::merge);
         prop_assert_eq!(merged.report(), fold(E, K, &texts));
     }
 

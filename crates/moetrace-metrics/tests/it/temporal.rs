@@ -4,7 +4,7 @@ use moetrace_metrics::temporal::{LayerTemporal, WORKING_SET_WINDOWS, lru_hit_rat
 use moetrace_metrics::{MetricsError, MetricsSettings, TemporalMetrics, TemporalReport};
 use proptest::prelude::*;
 
-use crate::text::{Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed, shards};
+use crate::text::{Split, Text, any_long_texts, constant_text, counted_sets, geometry, play, renamed};
 
 const E: usize = 7;
 const K: usize = 3;
@@ -161,15 +161,8 @@ proptest! {
         order in Just([0usize, 1, 2]).prop_shuffle(),
         pass_len in 1usize..4,
     ) {
-        let geometry = geometry(E, K, 2);
-        let mut merged = TemporalMetrics::new(&geometry, &MetricsSettings::default());
-        for part in order {
-            let mut shard = TemporalMetrics::new(&geometry, &MetricsSettings::default());
-            for pass in shards(&texts, &parts, part).chunks(pass_len) {
-                play(&geometry, pass, &mut shard).unwrap();
-            }
-            merged.merge(shard).unwrap();
-        }
+        let split = Split { texts: &texts, parts: &parts, order, pass_len };
+        let merged = split.merged(&geometry(E, K, 2), TemporalMetrics::new, TemporalMetrics::merge);
         prop_assert_eq!(merged.report(), fold(E, K, &texts));
     }
 

@@ -1,6 +1,6 @@
 //! Made-up texts with routing of their own, packed into passes at will.
 
-use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_metrics::{MetricsError, MetricsSettings, RoutingMetrics};
 use moetrace_routing::{
     ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
     SinkError, Span, TokenBatch, TokenId,
@@ -210,6 +210,35 @@ pub(crate) fn renamed(texts: &[Text], names: &[u16]) -> Vec<Text> {
         choice.experts.iter_mut().for_each(|id| *id = names[usize::from(*id)]);
     }
     texts
+}
+
+/// A run cut into three shards, listened to by one listener each in passes of `pass_len` texts, and merged in an order.
+pub(crate) struct Split<'a> {
+    pub(crate) texts: &'a [Text],
+    /// The shard of each text.
+    pub(crate) parts: &'a [usize],
+    pub(crate) order: [usize; 3],
+    pub(crate) pass_len: usize,
+}
+
+impl Split<'_> {
+    pub(crate) fn merged<M: RoutingSink>(
+        &self,
+        geometry: &RoutingGeometry,
+        new: impl Fn(&RoutingGeometry, &MetricsSettings) -> M,
+        merge: impl Fn(&mut M, M) -> Result<(), MetricsError>,
+    ) -> M {
+        let empty = || new(geometry, &MetricsSettings::default());
+        let mut merged = empty();
+        for part in self.order {
+            let mut shard = empty();
+            for pass in shards(self.texts, self.parts, part).chunks(self.pass_len) {
+                play(geometry, pass, &mut shard).unwrap();
+            }
+            merge(&mut merged, shard).unwrap();
+        }
+        merged
+    }
 }
 
 /// Whatever texts `parts` gives each of three shards, in passes of `pass_len` texts.
