@@ -43,6 +43,9 @@ pub(crate) trait OnPath<T> {
 
 impl<T> OnPath<T> for io::Result<T> {
     fn on(self, action: &'static str, path: &Path) -> Result<T, ExchangeError> {
-        self.map_err(|source| ExchangeError::Io { action, path: path.to_owned(), source })
+        self.map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => ExchangeError::file(path, "it ends too early".to_owned()),
+            _ => ExchangeError::Io { action, path: path.to_owned(), source },
+        })
     }
 }

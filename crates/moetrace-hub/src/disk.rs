@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Left free on the cache's disk beyond what is downloaded: lists, links, what others write meanwhile.
+pub(crate) const RESERVE: u64 = 64 << 20;
+
 /// Bytes that may still be written below a folder, or below the nearest one above it that exists; `None` where the
 /// system does not say.
 #[cfg(unix)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::disk::RESERVE;
 use crate::{RepoAddress, RepoKind};
 
 /// What was asked for, and who asked.
@@ -99,7 +100,7 @@ pub enum HubError {
     NoSplit { subject: Arc<Subject>, config: String, asked: String, has: Vec<String> },
     #[error("{subject} has {has} of the {of} files of {config}/{split}")]
     Incomplete { subject: Arc<Subject>, config: String, split: String, has: usize, of: usize },
-    #[error("no space in {}: {need} bytes are to be downloaded, {free} are free", path.display())]
+    #[error("no space in {}: {need} bytes are to be downloaded and {} left, {free} are free", path.display(), RESERVE)]
     Disk { path: PathBuf, need: u64, free: u64 },
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },

@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use crate::api::{self, Account};
 use crate::cache::RepoCache;
-use crate::disk::free_bytes;
+use crate::disk::{RESERVE, free_bytes};
 use crate::download::Download;
 use crate::event::Listener;
 use crate::http::Http;
 use crate::partial::left_over;
 use crate::saved::SavedListing;
 use crate::{Commit, HubError, HubSettings, RepoAddress, RepoFile, Subject};
-
-/// Left free on the cache's disk beyond what is downloaded: lists, links, what others write meanwhile.
-const RESERVE: u64 = 64 << 20;
 
 /// A client of the Hub with its cache.
 pub struct Hub {

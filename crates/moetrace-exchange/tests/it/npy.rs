@@ -117,7 +117,9 @@ fn arrays_that_are_none_are_refused_by_name() {
     std::fs::write(&file, b"PK\x03\x04 a zip").unwrap();
     assert!(refusal(of(&file)).contains("it does not begin as a .npy file does"));
     std::fs::write(&file, b"\x93NUMPY\x01\x00\xff\xff").unwrap();
-    assert!(refusal(of(&file)).contains("cannot read"));
+    assert!(refusal(of(&file)).contains("it ends too early"));
+    std::fs::write(&file, b"").unwrap();
+    assert!(refusal(of(&file)).contains("it ends too early"));
     assert!(refusal(ImportSettings { experts: None, ..of(&file) }).contains("--experts says it"));
     assert!(!dir.path().join("run").exists());
 }

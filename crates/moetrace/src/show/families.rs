@@ -44,6 +44,10 @@ fn write_families(out: &mut String, report: &FullReport) -> std::fmt::Result {
         line(out, "affinity", &text)?;
     }
     for s in report.segments.iter().flat_map(|s| &s.overall) {
+        if s.segments == 0 {
+            line(out, "predictability", &format!("segments of {} tokens: no text is so long", s.length))?;
+            continue;
+        }
         let interval = s
             .pooled_interval
             .as_ref()
