@@ -1,10 +1,11 @@
 //! The GPU, poisoned outputs, random numbers.
 
+use std::cell::Cell;
 use std::env;
 use std::fmt::Debug;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use half::{bf16, f16};
 use moetrace_cuda::{Buffer, Compiler, CublasLt, Device, Element, Libraries};
@@ -17,9 +18,26 @@ pub(crate) struct Gpu {
     pub(crate) cublaslt: CublasLt,
 }
 
-/// The GPU, or nothing where none was asked for.
+/// Held by tests of operations together, by each test that counts memory alone.
+static USED: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// This test's share of the GPU: a test has a thread, and ends with it.
+    static SHARE: Cell<Option<RwLockReadGuard<'static, ()>>> = const { Cell::new(None) };
+}
+
+/// One test on the GPU: it takes and gives back memory that others would count, and counts what they would.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    // Tests that run one after the other have one thread, which may hold the share of the one before.
+    SHARE.take();
+    USED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The GPU, or nothing where none was asked for; shared with other tests until the caller's thread ends.
 pub(crate) fn gpu() -> Option<&'static Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    let share = SHARE.take().unwrap_or_else(|| USED.read().unwrap_or_else(PoisonError::into_inner));
+    SHARE.set(Some(share));
     let opened = GPU.get_or_init(|| {
         if !asked() {
             return None;

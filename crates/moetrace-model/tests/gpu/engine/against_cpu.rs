@@ -9,9 +9,9 @@ use moetrace_model::{
 use serde_json::{Value, json};
 
 use super::comparison::compare;
-use super::support::{alone, settings};
+use super::support::settings;
 use crate::recorder::tokens;
-use crate::support::asked;
+use crate::support::{alone, asked};
 
 /// Around the tiles of kernels, and longer than them.
 const LENGTHS: [usize; 6] = [1, 63, 64, 65, 511, 4097];

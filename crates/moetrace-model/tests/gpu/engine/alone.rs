@@ -9,9 +9,9 @@ use moetrace_model::{CudaEngine, CudaSettings, Engine as _, ModelError, Precisio
 use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, TokenBatch};
 use serde_json::json;
 
-use super::support::{alone, engine, open, settings};
+use super::support::{engine, open, settings};
 use crate::recorder::{Layer, Recorder, batch, tokens};
-use crate::support::asked;
+use crate::support::{alone, asked};
 
 /// Layers with experts of the checkpoint: more than may be under way to the host at a time.
 const MOE_LAYERS: usize = 9;

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use moetrace_model::{CudaEngine, Precision, ProbePoint};
 use moetrace_routing::LayerIndex;
 
-use super::support::{alone, engine, largest_difference, relative_error, settings};
+use super::support::{engine, largest_difference, relative_error, settings};
 use crate::cases::{Array, Case, committed, further_cases, margin, pick};
 use crate::recorder::{Layer, Recorder, Seen, batch_at};
-use crate::support::asked;
+use crate::support::{alone, asked};
 
 /// f32: largest absolute difference, and margins from which on sets must be equal. Positions up to thousands make
 /// angles whose f32 rounding alone moves results, so that `jump.` has more room, as on the CPU.

@@ -10,9 +10,9 @@ use moetrace_model::{
 use moetrace_routing::{Planes, RoutingSink, RoutingView, SinkError, TokenBatch};
 use serde_json::json;
 
-use super::support::{alone, open, settings};
+use super::support::{open, settings};
 use crate::recorder::{Recorder, batch, tokens};
-use crate::support::asked;
+use crate::support::{alone, asked};
 
 const LAYERS: usize = 5;
 const VOCABULARY: u32 = 3000;

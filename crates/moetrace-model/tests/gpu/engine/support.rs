@@ -1,16 +1,9 @@
 //! The GPU, engines on it, and differences.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moetrace_model::{Checkpoint, CheckpointSettings, CudaEngine, CudaSettings, Gpu, Precision};
 use moetrace_routing::Planes;
-
-/// One test at a time on the GPU: each takes and gives back memory that others would count.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The GPU, opened anew for an engine of its own.
 pub(crate) fn open() -> Gpu {
