@@ -2,6 +2,7 @@
 
 mod admit;
 mod files;
+mod needed;
 mod scan;
 mod select;
 
@@ -16,7 +17,7 @@ use crate::{
 };
 use admit::Admission;
 
-pub use files::files_to_read;
+pub use needed::files_needed;
 
 /// The samples of all data sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +109,7 @@ pub fn plan(
     }
     let mut datasets = Vec::with_capacity(sources.len());
     for (i, source) in sources.iter().enumerate() {
-        let remainder = usize::from(i < settings.traces % sources.len());
-        let quota = settings.traces / sources.len() + remainder;
+        let quota = settings.quota(i, sources.len());
         datasets.push(plan_dataset(source, tokenizer, settings, quota, on_event)?);
     }
     Ok(CorpusPlan { datasets })

@@ -2,6 +2,7 @@
 
 mod arrow;
 mod arrow_messages;
+mod classes;
 mod columnar;
 mod columns;
 mod csv;
@@ -25,6 +26,7 @@ use moetrace_routing::TokenId;
 pub(crate) use columns::ChosenColumns;
 pub(crate) use folder::{Found, data_files};
 pub(crate) use open::known_suffix;
+pub use parquet::{ParquetRows, parquet_rows};
 
 use crate::error::printable;
 use crate::{CorpusError, Message, SkipReason};

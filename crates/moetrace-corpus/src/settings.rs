@@ -50,6 +50,11 @@ impl Default for CorpusSettings {
 }
 
 impl CorpusSettings {
+    /// Samples wanted of data set `i` of `of`, which is not 0.
+    pub fn quota(&self, i: usize, of: usize) -> usize {
+        self.traces / of + usize::from(i < self.traces % of)
+    }
+
     pub(crate) fn check(&self) -> Result<(), CorpusError> {
         let bad = |setting, found: usize, expected| {
             Err(CorpusError::Setting { setting, found: found as u64, expected })

@@ -14,8 +14,8 @@ pub struct SourceSpec {
     pub path: PathBuf,
     /// The column to read, by name or (in csv) by number from 0; found by name if absent.
     pub column: Option<String>,
-    /// Its files, where they are known beforehand: then no other is read, and what the budget leaves out need not be
-    /// there. Empty for whatever lies at the path.
+    /// Its files, where they are known beforehand: then those marked are read, and the others need not be there. Empty
+    /// for whatever lies at the path, of which the file budget decides.
     pub listed: Vec<ListedFile>,
 }
 
@@ -26,6 +26,8 @@ pub struct ListedFile {
     pub path: String,
     /// Size on disk.
     pub bytes: u64,
+    /// Whether it is read.
+    pub read: bool,
 }
 
 impl SourceSpec {

@@ -51,6 +51,12 @@ impl Download<'_> {
         Ok(())
     }
 
+    /// Where a file is.
+    pub(crate) fn url(&self, file: &RepoFile) -> String {
+        let (page, path) = (self.subject.address.page(), encoded(&file.path, true));
+        self.http.url(&format!("{page}/resolve/{}/{path}", self.commit))
+    }
+
     fn lock(&self, file: &str, hash: &FileHash, listener: Listener<'_>) -> Result<File, HubError> {
         let path = self.cache.lock_file(hash);
         create_parent(&path)?;
@@ -68,8 +74,7 @@ impl Download<'_> {
     }
 
     fn fetch(&self, file: &RepoFile, hash: &FileHash, listener: Listener<'_>) -> Result<(), HubError> {
-        let path = encoded(&file.path, true);
-        let url = self.http.url(&format!("{}/resolve/{}/{path}", self.subject.address.page(), self.commit));
+        let url = self.url(file);
         let mut partial = Partial::open(self.cache, file, hash)?;
         listener(&HubEvent::Begun { file: &file.path, bytes: file.bytes, have: partial.have() });
         let (mut idle, mut wrong) = (0, 0);
@@ -167,7 +172,12 @@ impl Download<'_> {
         add_all(response, file, partial, listener)
     }
 
-    fn refused(&self, url: &str, file: &RepoFile, answer: (StatusCode, &HeaderMap, &str)) -> HubError {
+    pub(crate) fn refused(
+        &self,
+        url: &str,
+        file: &RepoFile,
+        answer: (StatusCode, &HeaderMap, &str),
+    ) -> HubError {
         match refused(self.http, self.subject, url, answer) {
             // The listing has it, and the repository was there a moment ago.
             HubError::NoRepo { subject, status: 404, .. } => {
@@ -208,7 +218,7 @@ fn restart(partial: &mut Partial, why: String) -> Stop {
 }
 
 /// Whether `Content-Range: bytes FROM-TO/OF` is what was asked for.
-fn is_rest(headers: &HeaderMap, from: u64, file: &RepoFile) -> Result<(), String> {
+pub(crate) fn is_rest(headers: &HeaderMap, from: u64, file: &RepoFile) -> Result<(), String> {
     let range = header(headers, "content-range").unwrap_or_default();
     let parts = range.strip_prefix("bytes ").and_then(|range| {
         let (span, of) = range.split_once('/')?;

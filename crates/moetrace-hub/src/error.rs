@@ -80,6 +80,8 @@ pub enum HubError {
     Redirect { url: String, why: String },
     #[error("{file}: expected {expected} bytes, the answer has {got}{}", quoted(said))]
     Length { file: String, expected: u64, got: u64, said: String },
+    #[error("{file}: the server does not send the part from byte {from} on alone")]
+    NoRange { file: String, from: u64 },
     #[error("{file}: expected {expected}, got {got}")]
     Hash { file: String, expected: String, got: String },
     #[error("{file}: broke off after {have} of {bytes} bytes: {why}")]

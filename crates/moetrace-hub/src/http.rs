@@ -146,14 +146,28 @@ impl Http {
 
     /// A GET whose answer is text, repeated while the failure may pass. Any status but 429 and 5xx is an answer.
     pub(crate) fn text(&self, url: &str) -> Result<(StatusCode, HeaderMap, String), HubError> {
+        let (status, headers, body) = self.bytes(url, None, TEXT_LIMIT)?;
+        Ok((status, headers, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// The same for bytes, at most `limit` of them. Where a part is asked for and all would come, nothing is read.
+    pub(crate) fn bytes(
+        &self,
+        url: &str,
+        rest: Option<Rest<'_>>,
+        limit: u64,
+    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), HubError> {
         let mut repetition = 0;
         loop {
-            let (why, asked) = match self.get(url, None, Some(TEXT_TIME)) {
+            let (why, asked) = match self.get(url, rest, Some(TEXT_TIME)) {
                 Ok(mut response) => {
                     let (status, headers) = (response.status(), response.headers().clone());
                     match wait_asked(status, &headers) {
-                        None => match response.body_mut().with_config().limit(TEXT_LIMIT).read_to_string() {
-                            Ok(text) => return Ok((status, headers, text)),
+                        None if rest.is_some() && status == StatusCode::OK => {
+                            return Ok((status, headers, Vec::new()));
+                        }
+                        None => match response.body_mut().with_config().limit(limit).read_to_vec() {
+                            Ok(body) => return Ok((status, headers, body)),
                             Err(error) => (error.to_string(), None),
                         },
                         Some(asked) => {

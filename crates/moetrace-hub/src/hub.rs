@@ -61,7 +61,11 @@ impl Hub {
         Arc::new(Subject { address: address.clone(), page, token: self.http.token_source() })
     }
 
-    fn cache(&self, address: &RepoAddress) -> RepoCache {
+    pub(crate) fn download<'a>(&'a self, snapshot: &'a Snapshot, cache: &'a RepoCache) -> Download<'a> {
+        Download { http: &self.http, cache, subject: &snapshot.subject, commit: &snapshot.commit }
+    }
+
+    pub(crate) fn cache(&self, address: &RepoAddress) -> RepoCache {
         RepoCache::new(&self.settings.cache, address)
     }
 
@@ -136,8 +140,8 @@ impl Hub {
         {
             return Err(HubError::Disk { path: self.settings.cache.clone(), need, free });
         }
-        let (http, subject, commit) = (&self.http, &snapshot.subject, &snapshot.commit);
-        let download = Download { http, cache: &cache, subject, commit };
+        let (subject, commit) = (&snapshot.subject, &snapshot.commit);
+        let download = self.download(snapshot, &cache);
         for file in files {
             if !cache.has(commit, file) {
                 let Some(hash) = file.hash.as_ref().filter(|_| !self.settings.offline) else {
@@ -164,7 +168,7 @@ impl Hub {
         api::whoami(&self.http)
     }
 
-    fn missing(&self, subject: Arc<Subject>, what: String) -> HubError {
+    pub(crate) fn missing(&self, subject: Arc<Subject>, what: String) -> HubError {
         HubError::Offline { subject, what, cache: self.settings.cache.clone() }
     }
 }

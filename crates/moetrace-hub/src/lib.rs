@@ -20,6 +20,7 @@ mod partial;
 mod presets;
 mod saved;
 mod settings;
+mod tail;
 mod url;
 
 pub use api::Account;

@@ -81,6 +81,11 @@ pub(crate) struct CollectArgs {
     /// Decides which texts are taken, and in which order
     #[arg(long, value_name = "N", env = "MOETRACE_SEED", default_value_t = 0, help_heading = "What")]
     pub(crate) seed: u64,
+    /// A data set of more bytes than this is read in part: whole files, chosen by the seed; of the Hub as many as the texts
+    /// need, and no others are downloaded
+    #[arg(long, value_name = "SIZE", env = "MOETRACE_FILE_BUDGET", default_value = "2GB", value_parser = size,
+          help_heading = "What")]
+    pub(crate) file_budget: u64,
     /// Make an unusable source row an error; by default it is counted, reported and skipped
     #[arg(long, env = "MOETRACE_STRICT", value_parser = switch(), help_heading = "What")]
     pub(crate) strict: bool,

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use moetrace_corpus::{CorpusSettings, ListedFile, SourceSpec, files_to_read};
+use moetrace_corpus::{CorpusSettings, ListedFile, SourceSpec, files_needed};
 use moetrace_hub::{
-    DatasetAddress, Hub, HubError, Parquet, RepoFile, Revision, Snapshot, model_files, parquet_of,
-    weight_files,
+    DatasetAddress, Hub, HubError, RepoFile, Revision, Snapshot, model_files, parquet_of, weight_files,
 };
 use moetrace_model::ModelConfig;
 use moetrace_run::HubFacts;
@@ -153,16 +152,23 @@ impl Finder<'_> {
             let sources = given.iter().map(|given| SourceSpec::parse(given)).collect::<Result<_, _>>()?;
             return Ok((sources, BTreeMap::new()));
         }
+        let named = args.dataset.iter().map(|given| hub::datasets_named(given));
+        let named: Vec<DatasetName> = named.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let corpus = CorpusSettings {
+            traces: args.traces,
+            seed: args.seed,
+            file_budget: args.file_budget,
+            ..CorpusSettings::default()
+        };
         let (mut sources, mut origins) = (Vec::new(), BTreeMap::new());
-        for given in &args.dataset {
-            for dataset in hub::datasets_named(given)? {
-                match dataset {
-                    DatasetName::Here(source) => sources.push(source),
-                    DatasetName::OnHub { name, address, licence } => {
-                        let (source, facts) = self.dataset(&name, &address, licence, args.seed)?;
-                        sources.push(source);
-                        origins.insert(name, facts);
-                    }
+        for (i, dataset) in named.iter().enumerate() {
+            match dataset {
+                DatasetName::Here(source) => sources.push(source.clone()),
+                DatasetName::OnHub { name, address, licence } => {
+                    let quota = corpus.quota(i, named.len());
+                    let (source, facts) = self.dataset(name, address, *licence, (&corpus, quota))?;
+                    sources.push(source);
+                    origins.insert(name.clone(), facts);
                 }
             }
         }
@@ -175,17 +181,30 @@ impl Finder<'_> {
         name: &str,
         address: &DatasetAddress,
         licence: Option<&str>,
-        seed: u64,
+        (corpus, quota): (&CorpusSettings, usize),
     ) -> Result<(SourceSpec, HubFacts), Failure> {
-        let (snapshot, licences) = snapshot_of(self.hub()?.as_ref(), address)?;
+        let hub = self.hub()?;
+        let (snapshot, licences) = snapshot_of(hub.as_ref(), address)?;
         let parquet = parquet_of(&snapshot, address.config.as_deref(), address.split.as_deref())?;
         if parquet.is_partial {
             self.progress.line(&format!("{name}: the Hub converted only the first part of this data set"));
         }
-        let source = source(name, &snapshot, &parquet, address.column.clone());
-        let settings = CorpusSettings { seed, ..CorpusSettings::default() };
-        let wanted = files_to_read(&source, &settings);
-        let files = wanted.iter().filter_map(|file| snapshot.file(&file.path)).cloned().collect();
+        let sizes: Vec<(&str, u64)> = parquet.files.iter().map(|f| (f.path.as_str(), f.bytes)).collect();
+        let rows_of = |i: usize| hub::rows_of(hub.as_ref(), &snapshot, parquet.files[i]);
+        let needed = files_needed(&sizes, name, corpus, quota, rows_of)?;
+        let listed = parquet.files.iter().zip(&needed).map(|(file, &read)| ListedFile {
+            path: file.path.clone(),
+            bytes: file.bytes,
+            read,
+        });
+        let source = SourceSpec {
+            name: name.to_owned(),
+            path: snapshot.folder.clone(),
+            column: address.column.clone(),
+            listed: listed.collect(),
+        };
+        let files = parquet.files.iter().zip(&needed).filter(|(_, needed)| **needed);
+        let files = files.map(|(&file, _)| file.clone()).collect();
         let known: Vec<String> = licence.map(str::to_owned).into_iter().collect();
         let part = Download { snapshot: snapshot.clone(), files };
         let facts = part.facts(if licences.is_empty() { &known } else { &licences });
@@ -216,17 +235,6 @@ fn snapshot_of(hub: &Hub, address: &DatasetAddress) -> Result<(Snapshot, Vec<Str
         }
     }
     Ok((main?, licences))
-}
-
-/// A split as the corpus takes it: all its files, of which it reads what its budget allows.
-fn source(name: &str, snapshot: &Snapshot, parquet: &Parquet<'_>, column: Option<String>) -> SourceSpec {
-    let listed = |file: &&RepoFile| ListedFile { path: file.path.clone(), bytes: file.bytes };
-    SourceSpec {
-        name: name.to_owned(),
-        path: snapshot.folder.clone(),
-        column,
-        listed: parquet.files.iter().map(listed).collect(),
-    }
 }
 
 /// The last part of the folder's name: where a model lies on this machine is nobody's business.

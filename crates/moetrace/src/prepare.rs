@@ -98,6 +98,7 @@ impl Prepared {
             keep_text: !args.no_tokens,
             vocabulary: Some(config.vocab()),
             bos: config.bos_token_id().map(TokenId),
+            file_budget: args.file_budget,
             ..CorpusSettings::default()
         };
         let corpus =

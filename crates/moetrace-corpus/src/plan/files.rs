@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::SourceFile;
+use super::{SourceFile, needed};
 use crate::error::printable;
 use crate::fingerprint;
 use crate::read::{DataFile, Found, data_files};
@@ -25,8 +25,14 @@ pub(crate) fn choose(
     if files.is_empty() {
         return Err(CorpusError::NoFiles { dataset: source.name.clone(), path: source.path.clone() });
     }
-    let read =
-        if quota == 0 { vec![false; files.len()] } else { within_budget(&files, &source.name, settings) };
+    let read = match (quota, source.listed.is_empty()) {
+        (0, _) => vec![false; files.len()],
+        (_, true) => within_budget(&files, &source.name, settings),
+        (_, false) => {
+            let listed = |file: &DataFile| source.listed.iter().find(|l| l.path == file.shown);
+            files.iter().map(|file| listed(file).is_some_and(|listed| listed.read)).collect()
+        }
+    };
     let about = |file: &DataFile, read| SourceFile {
         path: file.shown.clone(),
         bytes: file.bytes,
@@ -52,31 +58,10 @@ fn listed(source: &SourceSpec) -> Found {
     Found { files, dangling: Vec::new() }
 }
 
-/// Which of a source's listed files a plan with these settings reads: whoever has yet to fetch them needs no others.
-pub fn files_to_read(source: &SourceSpec, settings: &CorpusSettings) -> Vec<ListedFile> {
-    let Found { files, .. } = listed(source);
-    let read = within_budget(&files, &source.name, settings);
-    let taken = files.into_iter().zip(read).filter(|(_, read)| *read);
-    taken.map(|(file, _)| ListedFile { path: file.shown, bytes: file.bytes }).collect()
-}
-
 /// Whether each file is read: all, or in seeded order until the next would exceed the budget, at least one.
 fn within_budget(files: &[DataFile], name: &str, settings: &CorpusSettings) -> Vec<bool> {
-    let mut order: Vec<usize> = (0..files.len()).collect();
-    if files.iter().map(|file| file.bytes).fold(0, u64::saturating_add) > settings.file_budget {
-        let seeded = |i: &usize| fingerprint::priority(settings.seed, name, files[*i].shown.as_bytes());
-        order.sort_by_cached_key(|i| (seeded(i), *i));
-    }
-    let mut read = vec![false; files.len()];
-    let mut bytes = 0u64;
-    for (taken, &i) in order.iter().enumerate() {
-        bytes = bytes.saturating_add(files[i].bytes);
-        if taken > 0 && bytes > settings.file_budget {
-            break;
-        }
-        read[i] = true;
-    }
-    read
+    let files: Vec<(&str, u64)> = files.iter().map(|file| (file.shown.as_str(), file.bytes)).collect();
+    needed::within_budget(&files, name, settings)
 }
 
 /// Fills in the hashes of the files that are read.

@@ -7,7 +7,8 @@ use std::path::Path;
 use arrow::datatypes::Schema;
 
 use super::arrow_messages::Messages;
-use super::columnar;
+use super::classes::ClassNames;
+use super::columnar::{self, Table};
 use super::columns::{self, ChosenColumns};
 use super::foreign::{check_columns, guarded};
 use super::{FileEnd, RowSink, Wanted};
@@ -31,10 +32,12 @@ pub(crate) fn read(path: &Path, wanted: Wanted<'_>, sink: &mut RowSink<'_>) -> R
     }
     let messages = guarded(path, || Messages::open(file, size))?;
     let (chosen, projection) = choose(path, messages.schema(), wanted)?;
+    let classes = ClassNames::of(&messages.schema().metadata, chosen.label.as_deref());
+    let table = Table { path, chosen: &chosen, classes };
     let mut messages = messages.with_projection(projection);
     let mut seen = 0;
     while let Some(batch) = guarded(path, || messages.next_batch())? {
-        if columnar::emit(path, &batch, &chosen, seen, sink)?.is_break() {
+        if columnar::emit(&table, &batch, seen, sink)?.is_break() {
             break;
         }
         seen += batch.num_rows() as u64;

@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use moetrace_routing::TokenId;
 use serde_json::Value;
 
+use super::classes::ClassNames;
 use super::columns::{ChosenColumns, Kind, LABEL_BYTES};
 use super::foreign::guarded;
 use super::structures::json_values;
@@ -20,21 +21,29 @@ use crate::{CorpusError, Message};
 /// Rows that are converted at once; few, because each may be a megabyte.
 pub(crate) const ROWS: usize = 256;
 
+/// What is known of a file before its rows are read.
+pub(crate) struct Table<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) chosen: &'a ChosenColumns,
+    pub(crate) classes: ClassNames,
+}
+
 /// Hands the rows of `batch` to `sink`; the first is row `first` of its file, from 0.
 pub(crate) fn emit(
-    path: &Path,
+    table: &Table<'_>,
     batch: &RecordBatch,
-    chosen: &ChosenColumns,
     first: u64,
     sink: &mut RowSink<'_>,
 ) -> Result<ControlFlow<()>, CorpusError> {
+    let Table { path, chosen, classes } = table;
     for start in (0..batch.num_rows()).step_by(ROWS) {
         let rows = ROWS.min(batch.num_rows() - start);
         // Converted before the sink is called, so that a panic that is caught is the reader's own.
         let (contents, labels) = guarded(path, || convert(&batch.slice(start, rows), chosen))?;
         for (i, content) in contents.into_iter().enumerate() {
             let line = first + (start + i) as u64 + 1;
-            let label = labels.as_ref().and_then(|labels| label_at(labels, i));
+            let label =
+                labels.as_ref().and_then(|labels| label_at(labels, i)).map(|label| classes.name(label));
             if sink(Row { line, content, label })?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }

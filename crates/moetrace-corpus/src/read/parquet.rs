@@ -5,9 +5,10 @@ use std::path::Path;
 
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::columnar::{self, ROWS};
+use super::classes::ClassNames;
+use super::columnar::{self, ROWS, Table};
 use super::columns::{self, ChosenColumns};
 use super::foreign::{check_columns, guarded};
 use super::{RowSink, Wanted};
@@ -25,13 +26,15 @@ pub(crate) fn read(
     let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     check_columns(path, names.len())?;
     let chosen = columns::choose(path, &names, wanted.column)?;
+    let classes = ClassNames::of(builder.schema().metadata(), chosen.label.as_deref());
+    let table = Table { path, chosen: &chosen, classes };
     let read =
         names.iter().enumerate().filter(|(_, n)| **n == chosen.text || Some(*n) == chosen.label.as_ref());
     let mask = ProjectionMask::roots(builder.parquet_schema(), read.map(|(i, _)| i));
     let mut reader = guarded(path, || builder.with_projection(mask).with_batch_size(ROWS).build())?;
     let mut seen = 0;
     while let Some(batch) = guarded(path, || reader.next().transpose())? {
-        if columnar::emit(path, &batch, &chosen, seen, sink)?.is_break() {
+        if columnar::emit(&table, &batch, seen, sink)?.is_break() {
             return Ok(Some(chosen));
         }
         seen += batch.num_rows() as u64;
@@ -41,6 +44,39 @@ pub(crate) fn read(
     }
     Ok(Some(chosen))
 }
+
+/// What the end of a Parquet file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParquetRows {
+    /// The file has so many rows.
+    Known(u64),
+    /// So many bytes of its end are needed to know.
+    Needs(u64),
+}
+
+/// How many rows a Parquet file of `bytes` bytes has, by the `end` of it, which has 8 bytes at least if the file does.
+///
+/// # Errors
+/// [`CorpusError::Damaged`] naming `path`: it is no Parquet file, or its footer makes claims that cannot be.
+pub fn parquet_rows(path: &Path, end: &[u8], bytes: u64) -> Result<ParquetRows, CorpusError> {
+    let wrong = |what: &str| CorpusError::damaged(path, what);
+    let (before, last) = end.split_last_chunk::<8>().ok_or_else(|| wrong("it is too short"))?;
+    let ([a, b, c, d], MAGIC) = (last.first_chunk::<4>().copied().unwrap_or_default(), &last[4..]) else {
+        return Err(wrong("it does not end as a Parquet file does"));
+    };
+    let length = u32::from_le_bytes([a, b, c, d]);
+    if u64::from(length) + 12 > bytes {
+        return Err(wrong("its footer claims to be longer than it"));
+    }
+    let Some(at) = before.len().checked_sub(length as usize) else {
+        return Ok(ParquetRows::Needs(u64::from(length) + 8));
+    };
+    let footer = guarded(path, || ParquetMetaDataReader::decode_metadata(&before[at..]))?;
+    guarded(path, || check_footer(&footer, bytes)).map(ParquetRows::Known)
+}
+
+/// What a file that is not encrypted begins and ends with.
+const MAGIC: &[u8] = b"PAR1";
 
 /// The number of rows, if the footer's claims fit the file.
 fn check_footer(footer: &ParquetMetaData, bytes: u64) -> Result<u64, String> {

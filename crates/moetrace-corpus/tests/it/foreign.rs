@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
-use moetrace_corpus::{CorpusError, CorpusSettings};
+use moetrace_corpus::{CorpusError, CorpusSettings, ParquetRows, parquet_rows};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -76,6 +76,25 @@ fn a_file_cut_at_any_length_is_an_error() {
             assert!(found.is_err(), "{name} cut at {length}");
         }
     }
+}
+
+#[test]
+fn the_rows_of_a_parquet_file_are_told_by_its_end_alone() {
+    let (bytes, path) = (parquet(), Path::new("a.parquet"));
+    let rows = |end: usize| parquet_rows(path, &bytes[bytes.len() - end..], bytes.len() as u64).unwrap();
+    let ParquetRows::Needs(needed) = rows(8) else { panic!("8 bytes do not hold a footer") };
+    assert_eq!(rows(needed as usize - 1), ParquetRows::Needs(needed));
+    assert_eq!([needed as usize, bytes.len()].map(rows), [ParquetRows::Known(40), ParquetRows::Known(40)]);
+    let says = |end: &[u8], bytes: u64| parquet_rows(path, end, bytes).unwrap_err().to_string();
+    assert_eq!(says(b"PAR1", 4), "a.parquet is damaged: it is too short");
+    assert_eq!(says(b"12345678", 8), "a.parquet is damaged: it does not end as a Parquet file does");
+    assert_eq!(
+        says(b"\xff\xff\0\0PAR1", 4000),
+        "a.parquet is damaged: its footer claims to be longer than it"
+    );
+    // Column data outside the file, and a footer of noise.
+    assert!(says(&bytes[bytes.len() - needed as usize..], needed + 4).contains("lies outside"));
+    assert!(says(&[&[7; 20][..], &20u32.to_le_bytes(), b"PAR1"].concat(), 100).contains("is damaged"));
 }
 
 fn strict() -> CorpusSettings {

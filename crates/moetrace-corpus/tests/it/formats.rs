@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StringViewArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Schema};
 use moetrace_corpus::CorpusError;
 use tempfile::TempDir;
 
@@ -106,6 +106,37 @@ fn parquet_and_arrow_yield_the_same_rows_in_every_string_type() {
             assert_eq!(texts(&plan), TEXTS, "{}", path.display());
             assert_eq!(labels(&plan), label_names(), "{}", path.display());
         }
+    }
+}
+
+#[test]
+fn numbers_of_classes_become_their_names_where_the_file_has_them() {
+    let folder = TempDir::new().unwrap();
+    let features = r#"{"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}"#;
+    let schema = Schema::new_with_metadata(
+        vec![Field::new("text", DataType::Utf8, false), Field::new("label", DataType::Int64, false)],
+        [("huggingface".to_owned(), features.to_owned())].into(),
+    );
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(TEXTS.to_vec())), Arc::new(Int64Array::from(vec![1, 0, -1]))];
+    let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+    let (parquet, arrow) = (folder.path().join("a.parquet"), folder.path().join("a.arrow"));
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(File::create(&parquet).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let mut writer =
+        arrow::ipc::writer::FileWriter::try_new(File::create(&arrow).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    for path in [parquet, arrow] {
+        let plan = plan_one(&path, None, &settings()).unwrap();
+        assert_eq!(
+            labels(&plan),
+            ["pos", "neg", "-1"].map(|name| Some(name.to_owned())),
+            "{}",
+            path.display()
+        );
     }
 }
 

@@ -1,8 +1,6 @@
 //! Which samples are chosen: by seed, evenly, extensibly.
 
-use moetrace_corpus::{
-    CorpusError, CorpusEvent, CorpusSettings, ListedFile, SourceSpec, files_to_read, plan,
-};
+use moetrace_corpus::{CorpusError, CorpusEvent, CorpusSettings, ListedFile, SourceSpec, files_needed, plan};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -97,28 +95,52 @@ fn beyond_the_file_budget_a_seeded_choice_of_whole_files_is_read() {
 #[test]
 fn of_files_that_are_known_beforehand_those_left_out_need_not_be_there() {
     let folder = TempDir::new().unwrap();
-    let mut listed = Vec::new();
-    for file in 0..10 {
-        let path = format!("part/{file}.jsonl");
-        let lines = json_lines((0..20).map(|i| format!("text {i} of {file}")));
-        listed.insert(0, ListedFile { path: path.clone(), bytes: lines.len() as u64 });
-        write(&folder, &path, lines);
-    }
+    let listed: Vec<ListedFile> = (0..10)
+        .rev()
+        .map(|file| {
+            let lines = json_lines((0..20).map(|i| format!("text {i} of {file}")));
+            let (path, bytes, read) = (format!("part/{file}.jsonl"), lines.len() as u64, file % 4 == 1);
+            if read {
+                write(&folder, &path, lines);
+            }
+            ListedFile { path, bytes, read }
+        })
+        .collect();
     write(&folder, "part/not-listed.jsonl", json_lines(["a text of another file".to_owned()]));
-    let whole = source("n", folder.path(), None);
-    let known = SourceSpec { listed: listed.clone(), ..whole.clone() };
-    let settings = CorpusSettings { file_budget: 3 * listed[0].bytes, ..settings() };
-    let wanted = files_to_read(&known, &settings);
-    assert_eq!(wanted.len(), 3);
-    std::fs::remove_file(folder.path().join("part/not-listed.jsonl")).unwrap();
-    let before = plan_all(&[whole], &settings).unwrap().datasets.remove(0);
-    for file in listed.iter().filter(|file| !wanted.contains(file)) {
-        std::fs::remove_file(folder.path().join(&file.path)).unwrap();
-    }
-    let after = plan_all(&[known], &settings).unwrap().datasets.remove(0);
-    assert_eq!(after, before, "the same choice as with all files here");
-    let read: Vec<&str> = after.files.iter().filter(|f| f.read).map(|f| f.path.as_str()).collect();
-    assert_eq!(read, wanted.iter().map(|file| file.path.as_str()).collect::<Vec<_>>());
+    let known = SourceSpec { listed, ..source("n", folder.path(), None) };
+    let plan = plan_all(&[known], &settings()).unwrap().datasets.remove(0);
+    let files = plan.files.iter();
+    let files: Vec<(&str, bool)> = files.map(|f| (f.path.as_str(), f.read)).filter(|f| f.1).collect();
+    assert_eq!(files, ["part/1.jsonl", "part/5.jsonl", "part/9.jsonl"].map(|path| (path, true)));
+    assert_eq!((plan.files.len(), plan.rows_seen), (10, 60));
+}
+
+#[test]
+fn of_files_that_are_not_here_as_many_are_needed_as_hold_four_rows_for_each_sample() {
+    let names: Vec<String> = (0..10).map(|i| format!("train-{i:05}.parquet")).collect();
+    let files: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 100)).collect();
+    let needed = |file_budget, seed, quota, rows: u64| {
+        let settings = CorpusSettings { file_budget, seed, ..settings() };
+        let mut asked = 0;
+        let needed = files_needed(&files, "n", &settings, quota, |_| {
+            asked += 1;
+            Ok::<_, ()>(rows)
+        });
+        (needed.unwrap(), asked)
+    };
+    let count = |(needed, asked): (Vec<bool>, usize)| (needed.iter().filter(|n| **n).count(), asked);
+    // What fits is taken whole, and nobody is asked.
+    assert_eq!(count(needed(1000, 0, 1, 50)), (10, 0));
+    assert_eq!(count(needed(999, 0, 1, 50)), (1, 1));
+    assert_eq!(count(needed(999, 0, 12, 50)), (1, 1));
+    assert_eq!(count(needed(999, 0, 13, 50)), (2, 2));
+    assert_eq!(count(needed(999, 0, 1000, 50)), (10, 10));
+    // More samples only add files; another seed takes others.
+    let (few, many) = (needed(999, 3, 20, 50).0, needed(999, 3, 60, 50).0);
+    assert!(few.iter().zip(&many).all(|(few, many)| !few || *many) && few != many);
+    assert!((0..20).any(|seed| needed(999, seed, 20, 50).0 != few));
+    let refused = files_needed(&files, "n", &CorpusSettings { file_budget: 1, ..settings() }, 1, |_| Err(7));
+    assert_eq!(refused, Err(7));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loopback_hub::{Fault, git_hash, sha256};
-use moetrace_hub::{HubEvent, RepoAddress};
+use moetrace_hub::{HubError, HubEvent, RepoAddress};
 
 use crate::bench::{Bench, TINY, fetch, tiny, weights};
 
@@ -190,4 +190,28 @@ fn a_file_cut_short_in_the_cache_is_fetched_again() {
     std::fs::OpenOptions::new().write(true).open(&blob).unwrap().set_len(99_999).unwrap();
     bench.fetch(TINY, &["model.safetensors"]).unwrap();
     assert_eq!(Bench::read(&snapshot, "model.safetensors"), weights());
+}
+
+#[test]
+fn the_end_of_a_file_is_had_without_the_rest_and_not_kept() {
+    let bench = Bench::new();
+    let hub = bench.hub();
+    let snapshot = hub.snapshot(&RepoAddress::model(TINY).unwrap()).unwrap();
+    let file = snapshot.file("model.safetensors").unwrap();
+    let end = hub.tail(&snapshot, file, 1000).unwrap();
+    assert_eq!(end, weights()[weights().len() - 1000..]);
+    assert_eq!(bench.server.file_bytes_sent(), 1000);
+    assert!(!hub.has(&snapshot, file));
+    assert_eq!(hub.tail(&snapshot, file, 1 << 40).unwrap(), weights());
+    // A server that sends all of it is not listened to, one that sends another part is not believed.
+    for range in [None, Some("Content-Range: bytes 0-999/100000")] {
+        let (status, headers) = range.map_or((200, vec![]), |range| (206, vec![range.to_owned()]));
+        bench.server.fault("/cdn/", 1, Fault::Instead(status, headers, vec![7; 1000]));
+        let refused = hub.tail(&snapshot, file, 1000).unwrap_err();
+        assert!(matches!(refused, HubError::NoRange { from: 99_000, .. }), "{refused}");
+    }
+    hub.fetch(&snapshot, &[file], &mut |_| ()).unwrap();
+    bench.server.forget();
+    assert_eq!(hub.tail(&snapshot, file, 1000).unwrap(), end);
+    assert_eq!(bench.server.file_bytes_sent(), 0);
 }

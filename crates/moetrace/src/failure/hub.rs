@@ -119,6 +119,10 @@ fn network(error: &HubError) -> Option<(u8, &'static str, String)> {
             let help = "nothing of it was kept; if it happens again, something between here and the Hub changes files";
             (code::UNAVAILABLE, "E-HUB-BODY", help.into())
         }
+        HubError::NoRange { .. } => {
+            let help = "--file-budget larger than the data set has all of it fetched, without a look at the end of each file";
+            (code::UNAVAILABLE, "E-HUB-BODY", help.into())
+        }
         HubError::Answer { .. } | HubError::Redirect { .. } => {
             let help = "open the address in a browser: a login page of a network, or a wrong HF_ENDPOINT, would show";
             (code::UNAVAILABLE, "E-HUB", help.into())

@@ -4,7 +4,9 @@
 mod download;
 mod environment;
 mod names;
+mod rows;
 
 pub(crate) use self::download::{Download, Downloads};
 pub(crate) use self::environment::client;
 pub(crate) use self::names::{DatasetName, ModelName, datasets_named, model_named};
+pub(crate) use self::rows::rows_of;

@@ -298,6 +298,51 @@ fn the_hubs_own_conversion_is_read_where_a_repository_has_no_parquet() {
     assert_eq!(code, 0, "{stderr}");
 }
 
+/// The embedded Parquet file four times, each by another version of its writer: the budget holds three, the texts need one.
+#[test]
+fn of_a_large_data_set_as_many_files_are_downloaded_as_the_texts_need() {
+    let bench = Bench::new();
+    let texts = fixture("datasets/encyclopaedia.parquet");
+    let names = [0, 1, 2, 3].map(|i| format!("data/train-{i:05}-of-00004.parquet"));
+    let version = b"version 26.0.";
+    let at = texts.windows(version.len()).position(|w| w == version).unwrap() + version.len();
+    let variant = |i: u8| [&texts[..at], &[b'2' + i], &texts[at + 1..]].concat();
+    let files = names.iter().zip(0..).map(|(name, i)| (name.as_str(), variant(i)));
+    bench.server.publish(Repo::new(Kind::Dataset, "o/large", files));
+    let budget = (3 * texts.len()).to_string();
+    let collect = |traces: &str, out: &str, more: &[&str]| {
+        let args = ["collect", "--quiet", "--dataset", "hf://datasets/o/large", "--file-budget", &budget];
+        bench.ends(&[&args[..], &["--traces", traces, "--out", out], more].concat())
+    };
+    let read = |out: &str| -> Vec<String> {
+        let manifest = json(&bench.dir.path().join(out).join("manifest.json"));
+        let files = manifest["datasets"][0]["files"].as_array().unwrap().clone();
+        assert_eq!(files.len(), 4, "files that are not read are listed too");
+        let read = files.iter().filter(|file| file["read"] == true);
+        read.map(|file| file["path"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, stderr) = collect("4", "few", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(read("few").len(), 1);
+    // One whole file, and the end of it before.
+    assert!(bench.server.file_bytes_sent() <= 2 * texts.len() as u64, "{}", bench.server.file_bytes_sent());
+    let (code, stderr) = collect("4", "offline", &["--offline"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(read("offline"), read("few"));
+    let (code, stderr) = collect("1000", "many", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(read("many").len(), 4);
+    // What is not here cannot be looked at offline.
+    std::fs::remove_dir_all(bench.cache()).unwrap();
+    assert_eq!(collect("4", "again", &[]).0, 0);
+    let (code, stderr) = collect("1000", "more", &["--offline"]);
+    assert_eq!((code, stderr.contains("E-OFFLINE")), (69, true), "{stderr}");
+    // Another choice of files would be other texts, so a server without ranges is not worked around.
+    bench.server.fault("/cdn/", 1, Fault::Instead(200, vec![], texts.clone()));
+    let (code, stderr) = collect("1000", "whole", &[]);
+    assert_eq!((code, stderr.contains("--file-budget")), (69, true), "{stderr}");
+}
+
 #[test]
 fn a_folder_wins_over_a_name_and_the_hub_can_be_insisted_on() {
     let bench = Bench::new();
