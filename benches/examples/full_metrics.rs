@@ -4,7 +4,8 @@
 //! cargo run --release -p benches --example full_metrics -- FOLDER 10000000 2
 //! ```
 //!
-//! A fourth argument `core` counts what `metrics --core` does: loads, pairs, entropies, balance, ESFT scores.
+//! A fourth argument `core` counts what `metrics --core` does: loads, pairs, entropies, balance, ESFT scores; `counts`
+//! counts loads, pairs and transitions alone, as `benches/peer/counts.py` does.
 //!
 //! Writes shards of 262,144 tokens (350 bytes a token) into FOLDER unless they are there, then counts them with that many
 //! threads. Texts of a shard route as those of any other, under other sample ids.
@@ -15,31 +16,44 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use benches::{Recorded, deepseek_geometry};
-use moetrace_metrics::{MetricsFamilies, MetricsSet, MetricsSettings, TokenCounts};
+use moetrace_metrics::{
+    ExpertCounts, LayerCounts, MetricsError, MetricsFamilies, MetricsSet, MetricsSettings, TokenCounts,
+};
 use moetrace_routing::{SampleId, Span, TokenBatch};
 use moetrace_trace::{SampleRow, ShardReader, ShardWriter, TraceSettings, write_samples};
 
 const LENGTH: usize = 512;
 const SAMPLES: usize = 512;
+/// Rows of a pass, as the program reads them.
+const ROWS: usize = 16_384;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, tokens, threads, core) = match arguments.as_slice() {
-        [folder, tokens, threads] => (folder, tokens, threads, false),
-        [folder, tokens, threads, core] if core == "core" => (folder, tokens, threads, true),
-        _ => anyhow::bail!("expected FOLDER TOKENS THREADS [core]"),
+    let (folder, tokens, threads, what) = match arguments.as_slice() {
+        [folder, tokens, threads] => (folder, tokens, threads, "everything"),
+        [folder, tokens, threads, what] => (folder, tokens, threads, what.as_str()),
+        _ => anyhow::bail!("expected FOLDER TOKENS THREADS [core|counts]"),
     };
     let (folder, tokens, threads): (PathBuf, usize, usize) =
         (folder.into(), tokens.parse()?, threads.parse()?);
     std::fs::create_dir_all(&folder)?;
-    let shards: Vec<(PathBuf, PathBuf)> = (0..tokens.div_ceil(LENGTH * SAMPLES))
+    let shards: Vec<Shard> = (0..tokens.div_ceil(LENGTH * SAMPLES))
         .map(|i| {
             (folder.join(format!("{i:05}.data.parquet")), folder.join(format!("{i:05}.samples.parquet")))
         })
         .collect();
     write(&shards)?;
-    let begun = Instant::now();
-    let set = count(&shards, threads, core)?;
+    let (geometry, settings, begun) = (deepseek_geometry()?, MetricsSettings::default(), Instant::now());
+    let families = match what {
+        "counts" => return counts(&shards, threads),
+        "core" => MetricsFamilies::default(),
+        "everything" => everything(&shards)?,
+        other => anyhow::bail!("{other}, expected core or counts"),
+    };
+    let set = count(&shards, threads, MetricsSet::merge, |data, samples, set| {
+        let set = set.get_or_insert_with(|| MetricsSet::new(&geometry, &settings, &families));
+        Ok(ShardReader::open(data, samples)?.play(ROWS, set)?)
+    })?;
     let counted = begun.elapsed().as_secs_f64();
     let report = set.report();
     let reported = begun.elapsed().as_secs_f64() - counted;
@@ -55,38 +69,71 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Ids first, then everything, each thread with totals of its own.
-fn count(shards: &[(PathBuf, PathBuf)], threads: usize, core: bool) -> Result<MetricsSet> {
-    let (geometry, settings) = (deepseek_geometry()?, MetricsSettings::default());
-    let families = if core {
-        MetricsFamilies::default()
-    } else {
-        let mut counts = TokenCounts::default();
-        for (data, samples) in shards {
-            counts.add(&ShardReader::open(data, samples)?.token_ids()?.unwrap_or_default());
-        }
-        let vocabulary = Some(counts.most_frequent(&geometry));
-        MetricsFamilies { contexts: true, vocabulary, ..MetricsFamilies::of_routing() }
+/// Every family; the token ids that get a table are counted first.
+fn everything(shards: &[Shard]) -> Result<MetricsFamilies> {
+    let mut counts = TokenCounts::default();
+    for (data, samples) in shards {
+        counts.add(&ShardReader::open(data, samples)?.token_ids()?.unwrap_or_default());
+    }
+    let vocabulary = Some(counts.most_frequent(&deepseek_geometry()?));
+    Ok(MetricsFamilies { contexts: true, vocabulary, ..MetricsFamilies::of_routing() })
+}
+
+/// Loads, pairs and transitions, with the sums that `benches/peer/counts.py` prints.
+fn counts(shards: &[Shard], threads: usize) -> Result<()> {
+    let (geometry, settings, begun) = (deepseek_geometry()?, MetricsSettings::default(), Instant::now());
+    let total = count(shards, threads, ExpertCounts::merge, |data, samples, counts| {
+        let counts = match counts {
+            Some(counts) => counts,
+            None => counts.insert(ExpertCounts::new(&geometry, &settings)?),
+        };
+        Ok(ShardReader::open(data, samples)?.experts_only().play(ROWS, counts)?)
+    })?;
+    let report = total.report();
+    let seconds = begun.elapsed().as_secs_f64();
+    let seen = |table: fn(&LayerCounts) -> &Vec<u64>| {
+        let cells = report.layers.iter().flat_map(table);
+        cells.fold((0, 0), |(cells, sum), &n| (cells + usize::from(n > 0), sum + n))
     };
+    let (loads, pairs, next) = (seen(|l| &l.loads), seen(|l| &l.pairs), seen(|l| &l.transitions));
+    println!(
+        "moetrace: {seconds:.2} s, (cells, sum) of loads {loads:?}, pairs {pairs:?}, transitions {next:?}"
+    );
+    Ok(())
+}
+
+type Shard = (PathBuf, PathBuf);
+
+/// Each thread with totals of its own, merged.
+fn count<T: Send>(
+    shards: &[Shard],
+    threads: usize,
+    merge: impl Fn(&mut T, T) -> Result<(), MetricsError>,
+    play: impl Fn(&Path, &Path, &mut Option<T>) -> Result<()> + Sync,
+) -> Result<T> {
     let next = AtomicUsize::new(0);
-    let work = || -> Result<MetricsSet> {
-        let mut set = MetricsSet::new(&geometry, &settings, &families);
+    let work = || -> Result<Option<T>> {
+        let mut total = None;
         while let Some((data, samples)) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-            ShardReader::open(data, samples)?.play(16_384, &mut set)?;
+            play(data, samples, &mut total)?;
         }
-        Ok(set)
+        Ok(total)
     };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut total = work()?;
+        let mut parts = work()?.into_iter().collect::<Vec<T>>();
         for other in others {
-            total.merge(other.join().ok().context("a thread panicked")??)?;
+            parts.extend(other.join().ok().context("a thread panicked")??);
+        }
+        let mut total = parts.pop().context("no shard")?;
+        for part in parts {
+            merge(&mut total, part)?;
         }
         Ok(total)
     })
 }
 
-fn write(shards: &[(PathBuf, PathBuf)]) -> Result<()> {
+fn write(shards: &[Shard]) -> Result<()> {
     if shards.iter().all(|(data, samples)| data.exists() && samples.exists()) {
         return Ok(());
     }

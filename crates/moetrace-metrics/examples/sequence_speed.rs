@@ -6,24 +6,18 @@
 //! cargo run --release -p moetrace-metrics --example sequence_speed
 //! ```
 
-#[path = "../src/joint_counts.rs"]
-#[expect(dead_code, reason = "what reports are made with is not timed")]
-mod joint_counts;
-
 use std::time::Instant;
 
 use anyhow::Result;
 use moetrace_metrics::{
-    CoactivationMetrics, ContextMetrics, CrossLayerMetrics, GroupBy, GroupMetrics, MetricsFamilies,
-    MetricsSet, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics, TokenCounts,
-    VocabularyMetrics,
+    CoactivationMetrics, ContextMetrics, CrossLayerMetrics, ExpertCounts, GroupBy, GroupMetrics,
+    MetricsFamilies, MetricsSet, MetricsSettings, RoutingMetrics, SegmentMetrics, TemporalMetrics,
+    TokenCounts, VocabularyMetrics,
 };
 use moetrace_routing::{
     ExpertId, LayerIndex, MoeOrdinal, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
-    SinkError, Span, TokenBatch, TokenId,
+    Span, TokenBatch, TokenId,
 };
-
-use self::joint_counts::JointCounts;
 
 const LAYERS: u16 = 27;
 const EXPERTS: usize = 64;
@@ -81,44 +75,6 @@ fn time(name: &str, sink: &mut dyn RoutingSink, batch: &TokenBatch, views: &[Rou
     Ok(())
 }
 
-/// Loads, pairs and transitions alone, as the listeners count them: loads are the diagonal of the table of pairs.
-struct Tables {
-    chosen: usize,
-    spans: Vec<Span>,
-    pairs: Vec<Option<JointCounts>>,
-    transitions: Vec<Option<JointCounts>>,
-}
-
-impl Tables {
-    fn new(geometry: &RoutingGeometry) -> Self {
-        let tables = || geometry.layers().iter().map(|_| JointCounts::new(geometry.experts())).collect();
-        Self { chosen: geometry.chosen(), spans: Vec::new(), pairs: tables(), transitions: tables() }
-    }
-}
-
-impl RoutingSink for Tables {
-    fn begin(&mut self, batch: &TokenBatch) -> Result<(), SinkError> {
-        self.spans = batch.spans().to_vec();
-        Ok(())
-    }
-    fn record(&mut self, view: &RoutingView<'_>) -> Result<(), SinkError> {
-        let (k, ordinal) = (self.chosen, view.ordinal().index());
-        let (Some(pairs), Some(transitions)) = (&mut self.pairs[ordinal], &mut self.transitions[ordinal])
-        else {
-            return Ok(());
-        };
-        for span in &self.spans {
-            let chosen = &view.experts()[(span.start + 1) * k..(span.start + span.len) * k];
-            pairs.add(chosen, chosen, k);
-            transitions.add(chosen, &chosen[k..], k);
-        }
-        Ok(())
-    }
-    fn end(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
-}
-
 fn main() -> Result<()> {
     let geometry = RoutingGeometry::new(EXPERTS, CHOSEN, 1, (1..=LAYERS).map(LayerIndex).collect())?;
     let rows = TEXTS * TOKENS;
@@ -158,7 +114,7 @@ fn main() -> Result<()> {
 
 fn time_all(geometry: &RoutingGeometry, batch: &TokenBatch, views: &[RoutingView<'_>]) -> Result<()> {
     let settings = MetricsSettings::default();
-    time("loads, pairs, transitions", &mut Tables::new(geometry), batch, views)?;
+    time("loads, pairs, transitions", &mut ExpertCounts::new(geometry, &settings)?, batch, views)?;
     time("core", &mut RoutingMetrics::new(geometry, &settings), batch, views)?;
     let mut coactivation = CoactivationMetrics::new(geometry, &settings);
     time("co-activation", &mut coactivation, batch, views)?;

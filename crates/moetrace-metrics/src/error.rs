@@ -33,6 +33,8 @@ pub enum MetricsError {
     GroupMismatch { found: GroupBy, expected: GroupBy },
     #[error("vocabularies of other token ids cannot be merged: {found} ids, expected the same {expected}")]
     TrackedMismatch { found: usize, expected: usize },
+    #[error("{found} experts, expected at most {limit}: a table of their pairs is kept for each layer")]
+    ManyExperts { found: usize, limit: usize },
     #[error("a vocabulary of {found} tokens, expected at most {limit}: its counters would overflow")]
     TooManyTokens { found: u64, limit: u64 },
     #[error("metrics in the middle of a pass cannot be merged: {found} layers recorded, expected {expected}")]

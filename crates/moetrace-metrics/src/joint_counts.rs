@@ -3,7 +3,7 @@
 use moetrace_routing::ExpertId;
 
 /// Above this many experts no table of ordered pairs is kept (4 MiB a layer at 1,024); no model has as many.
-const MOST_EXPERTS: usize = 1024;
+pub(crate) const MOST_EXPERTS: usize = 1024;
 
 /// Up to this many experts a report holds the table itself (16,384 numbers a layer at 128).
 const MOST_EXPERTS_REPORTED: usize = 128;
@@ -66,9 +66,27 @@ impl JointCounts {
         }
     }
 
+    /// Counts the K (K + 1) / 2 pairs within each row of `chosen`, an expert with itself included, at (earlier, later) in
+    /// the row: nothing is sorted, and the tokens of an unordered pair are those of two cells.
+    pub(crate) fn add_within(&mut self, chosen: &[ExpertId], k: usize) {
+        self.make_room(chosen.len() / k);
+        match k {
+            1 => self.add_rows_within::<1>(chosen),
+            2 => self.add_rows_within::<2>(chosen),
+            4 => self.add_rows_within::<4>(chosen),
+            6 => self.add_rows_within::<6>(chosen),
+            8 => self.add_rows_within::<8>(chosen),
+            _ => chosen.chunks_exact(k).for_each(|set| self.add_set(set)),
+        }
+    }
+
     fn add_rows<const K: usize>(&mut self, from: &[ExpertId], to: &[ExpertId]) {
         let rows = from.as_chunks::<K>().0.iter().zip(to.as_chunks::<K>().0);
         rows.for_each(|(from, to)| self.add_sets(from, to));
+    }
+
+    fn add_rows_within<const K: usize>(&mut self, chosen: &[ExpertId]) {
+        chosen.as_chunks::<K>().0.iter().for_each(|set| self.add_set(set));
     }
 
     #[inline]
@@ -76,6 +94,16 @@ impl JointCounts {
         for i in from {
             let row = &mut self.recent[i.index() * self.experts..][..self.experts];
             for j in to {
+                row[j.index()] += 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn add_set(&mut self, set: &[ExpertId]) {
+        for (at, i) in set.iter().enumerate() {
+            let row = &mut self.recent[i.index() * self.experts..][..self.experts];
+            for j in &set[at..] {
                 row[j.index()] += 1;
             }
         }

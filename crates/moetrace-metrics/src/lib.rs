@@ -28,6 +28,7 @@ pub mod domain;
 pub mod entropy;
 mod error;
 pub mod esft;
+mod expert_counts;
 pub mod fidelity;
 mod fixed_sum;
 pub mod groups;
@@ -51,6 +52,7 @@ pub use coactivation::{CoactivationMetrics, CoactivationReport};
 pub use contexts::{ContextMetrics, ContextsReport};
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
+pub use expert_counts::{ExpertCounts, ExpertCountsReport, LayerCounts};
 pub use groups::{GroupBy, GroupMetrics, GroupsReport};
 pub use metrics_set::{FullReport, MetricsFamilies, MetricsSet};
 pub use report::{

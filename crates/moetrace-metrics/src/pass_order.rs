@@ -51,10 +51,10 @@ impl PassOrder {
             return Err(MetricsError::ViewShape { layer, found, chosen, expected, k });
         }
         // The view was checked against its own geometry, which may have more experts than this one.
-        let highest = view.experts().iter().max();
-        if let Some(id) = highest.filter(|id| id.index() >= self.experts) {
-            let row = view.experts().iter().position(|e| e == id).unwrap_or(0) / self.chosen;
-            return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts: self.experts });
+        let highest = view.experts().iter().fold(0, |highest, id| id.0.max(highest));
+        if usize::from(highest) >= self.experts {
+            let row = view.experts().iter().position(|id| id.0 == highest).unwrap_or(0) / self.chosen;
+            return Err(MetricsError::ExpertRange { layer, row, found: highest, experts: self.experts });
         }
         open.recorded += 1;
         Ok(found.index())

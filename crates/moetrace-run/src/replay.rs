@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use moetrace_metrics::{MetricsFamilies, MetricsSet, MetricsSettings, RoutingMetrics, TokenCounts};
+use moetrace_metrics::{
+    ExpertCounts, MetricsError, MetricsFamilies, MetricsSet, MetricsSettings, RoutingMetrics, TokenCounts,
+};
 use moetrace_trace::ShardReader;
 
 use crate::{CommitRecord, Manifest, RunError, RunFolder, Shard};
@@ -66,22 +68,60 @@ pub fn replay_families(
         let counts = has.counts.filter(|_| vocabulary);
         families.vocabulary = counts.map(|counts| counts.most_frequent(&geometry));
     }
+    let new = || MetricsSet::new(&geometry, settings, &families);
+    let play = |set: &mut MetricsSet, shard: &Shard, record: &CommitRecord| {
+        let reader = open_shard(folder, manifest, shard, record, trust)?;
+        Ok(reader.play(ROWS_PER_PASS, set)?)
+    };
+    let total = over_shards(&committed, threads, new, play, MetricsSet::merge)?;
+    Ok((total, committed.len()))
+}
+
+/// Loads, pairs and transitions alone over all committed shards, and how many shards that were: of every file only the
+/// columns of experts are read.
+///
+/// # Errors
+/// A [`RunError`] naming the file that is missing, damaged or not what its record says, or that there are more than 1,024 experts.
+pub fn replay_counts(
+    folder: &RunFolder,
+    manifest: &Manifest,
+    settings: &MetricsSettings,
+    (trust, threads): (Trust, usize),
+) -> Result<(ExpertCounts, usize), RunError> {
+    let committed = committed(folder, manifest)?;
+    let geometry = manifest.geometry()?;
+    let empty = ExpertCounts::new(&geometry, settings)?;
+    let play = |counts: &mut ExpertCounts, shard: &Shard, record: &CommitRecord| {
+        let reader = open_shard(folder, manifest, shard, record, trust)?;
+        Ok(reader.experts_only().play(ROWS_PER_PASS, counts)?)
+    };
+    let total = over_shards(&committed, threads, || empty.clone(), play, ExpertCounts::merge)?;
+    Ok((total, committed.len()))
+}
+
+/// Plays every shard, each of `threads` threads to a listener of its own, and merges these.
+fn over_shards<T: Send>(
+    committed: &[(&Shard, CommitRecord)],
+    threads: usize,
+    new: impl Fn() -> T + Sync,
+    play: impl Fn(&mut T, &Shard, &CommitRecord) -> Result<(), RunError> + Sync,
+    merge: impl Fn(&mut T, T) -> Result<(), MetricsError>,
+) -> Result<T, RunError> {
     let next = AtomicUsize::new(0);
-    let work = || -> Result<MetricsSet, RunError> {
-        let mut set = MetricsSet::new(&geometry, settings, &families);
+    let work = || -> Result<T, RunError> {
+        let mut total = new();
         while let Some((shard, record)) = committed.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let played = open_shard(folder, manifest, shard, record, trust)
-                .and_then(|reader| Ok(reader.play(ROWS_PER_PASS, &mut set)?));
+            let played = play(&mut total, shard, record);
             if played.is_err() {
                 // The others need not begin another shard.
                 next.store(committed.len(), Ordering::Relaxed);
             }
             played?;
         }
-        Ok(set)
+        Ok(total)
     };
     let threads = threads.clamp(1, committed.len().max(1));
-    let parts: Vec<Result<MetricsSet, RunError>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<T, RunError>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let own = work();
         let joined = others
@@ -90,11 +130,11 @@ pub fn replay_families(
         std::iter::once(own).chain(joined).collect()
     });
     let mut parts = parts.into_iter();
-    let mut total = parts.next().unwrap_or_else(|| Ok(MetricsSet::new(&geometry, settings, &families)))?;
+    let mut total = parts.next().unwrap_or_else(|| Ok(new()))?;
     for part in parts {
-        total.merge(part?)?;
+        merge(&mut total, part?)?;
     }
-    Ok((total, committed.len()))
+    Ok(total)
 }
 
 fn committed<'m>(

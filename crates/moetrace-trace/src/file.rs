@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -28,7 +29,7 @@ const MOST_COLUMN_BYTES: u64 = 1 << 31;
 /// A file whose footer has been read.
 pub(crate) struct TraceFile {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     footer: ArrowReaderMetadata,
     metadata: Metadata,
 }
@@ -59,7 +60,7 @@ impl TraceFile {
                 supported: SCHEMA_VERSION,
             });
         }
-        Ok(Self { path: path.to_owned(), file, footer, metadata })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), footer, metadata })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,6 +73,15 @@ impl TraceFile {
 
     pub(crate) fn schema(&self) -> &SchemaRef {
         self.footer.schema()
+    }
+
+    pub(crate) fn footer(&self) -> &ParquetMetaData {
+        self.footer.metadata()
+    }
+
+    /// The open file. Its place is shared; whoever reads looks up its own first.
+    pub(crate) fn source(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -138,7 +148,7 @@ impl Batches {
 }
 
 /// Runs a decoder that may panic on damaged bytes; either way the file and the row are named.
-fn guard<T>(
+pub(crate) fn guard<T>(
     path: &Path,
     row: u64,
     decode: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>>,

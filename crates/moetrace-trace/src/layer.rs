@@ -52,14 +52,25 @@ impl LayerBuffers {
         if columns.weights {
             self.weights.extend_from_slice(part.lists::<Float32Type>(&name.weights, k)?);
         }
+        if columns.logits {
+            self.logits.extend_from_slice(part.lists::<Float32Type>(&name.logits, geometry.experts())?);
+        }
+        self.add_numbers(part, layer, columns)
+    }
+
+    /// Adds those columns of `part` that have one number a row.
+    pub(crate) fn add_numbers(
+        &mut self,
+        part: &Part<'_>,
+        layer: LayerIndex,
+        columns: TraceColumns,
+    ) -> Result<(), TraceError> {
+        let name = LayerColumns::of(layer);
         if columns.margins {
             self.margins.extend_from_slice(part.numbers::<Float32Type>(&name.margin)?);
         }
         if columns.gate_entropy {
             self.gate_entropy.extend_from_slice(part.numbers::<Float32Type>(&name.gate_entropy)?);
-        }
-        if columns.logits {
-            self.logits.extend_from_slice(part.lists::<Float32Type>(&name.logits, geometry.experts())?);
         }
         if columns.shared_gate {
             self.shared_gate.extend_from_slice(part.numbers::<Float32Type>(&name.shared_gate)?);

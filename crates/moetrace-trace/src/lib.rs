@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod hidden;
 mod layer;
+mod lists;
 mod metadata;
 mod numbers;
 mod pass;

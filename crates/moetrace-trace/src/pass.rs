@@ -10,6 +10,7 @@ use moetrace_routing::{
 
 use crate::column::Part;
 use crate::layer::LayerBuffers;
+use crate::lists::LayerLists;
 use crate::schema::{NLL, POSITION, SAMPLE, TOKEN};
 use crate::{SampleRow, ShardReader, TraceColumns, TraceError};
 
@@ -17,6 +18,8 @@ use crate::{SampleRow, ShardReader, TraceColumns, TraceError};
 pub struct RecordedPass<'a> {
     rows: Rows<'a>,
     columns: TraceColumns,
+    /// One entry a layer.
+    lists: &'a [LayerLists],
     buffers: &'a mut LayerBuffers,
     batch: TokenBatch,
     /// Losses in nats, `[N]`.
@@ -36,12 +39,12 @@ impl<'a> RecordedPass<'a> {
         samples: &[SampleRow],
         (first, pieces): (u64, Vec<RecordBatch>),
         columns: TraceColumns,
-        buffers: &'a mut LayerBuffers,
+        (lists, buffers): (&'a [LayerLists], &'a mut LayerBuffers),
     ) -> Result<Self, TraceError> {
         let rows = Rows { shard, first, pieces };
         let batch = rows.batch(samples)?;
         let nll = if columns.nll { Some(rows.nll()?) } else { None };
-        Ok(Self { rows, columns, buffers, batch, nll })
+        Ok(Self { rows, columns, lists, buffers, batch, nll })
     }
 
     /// The tokens of the pass; ids are 0 where the file leaves them out.
@@ -58,12 +61,18 @@ impl<'a> RecordedPass<'a> {
         self.buffers.clear();
         if let Some(layer) = geometry.layer(ordinal) {
             for part in self.rows.parts() {
-                self.buffers.add(&part, layer, geometry, self.columns)?;
+                self.buffers.add_numbers(&part, layer, self.columns)?;
             }
         }
         let is_last = ordinal.index() + 1 == geometry.layers().len();
         let nll = self.nll.as_deref().filter(|_| is_last);
-        RoutingView::new(geometry, ordinal, self.batch.len(), self.buffers.planes(self.columns, nll))
+        let mut planes = self.buffers.planes(self.columns, nll);
+        if let Some(lists) = self.lists.get(ordinal.index()) {
+            planes.experts = &lists.experts;
+            planes.weights = lists.weights.as_ref().map(|weights| weights.values.as_slice());
+            planes.logits = lists.logits.as_ref().map(|logits| logits.values.as_slice());
+        }
+        RoutingView::new(geometry, ordinal, self.batch.len(), planes)
             .map_err(|source| self.rows.invalid(source))
     }
 

@@ -5,8 +5,9 @@ use moetrace_routing::{Planes, RoutingSink};
 
 use crate::file::Batches;
 use crate::layer::LayerBuffers;
+use crate::lists::LayerLists;
 use crate::pass::RecordedPass;
-use crate::schema::{DATASET, NLL};
+use crate::schema::{DATASET, NLL, TOKEN};
 use crate::{SampleRow, ShardReader, TraceColumns, TraceError};
 
 /// Rows decoded at once.
@@ -20,6 +21,8 @@ pub struct Playback {
     /// What is read besides experts.
     columns: TraceColumns,
     source: Source,
+    /// One entry a layer.
+    lists: Vec<LayerLists>,
     buffers: LayerBuffers,
     /// Rows of the file behind us.
     row: u64,
@@ -42,16 +45,22 @@ impl Playback {
             nll: wants.nll && recorded.nll,
             ..recorded
         };
-        let unwanted = |name: &str| {
-            let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-            name == DATASET
-                || (stem == "logits_" && !columns.logits)
-                || (stem == "shared_gate_" && !columns.shared_gate)
-                || (name == NLL && !columns.nll)
+        let wanted = |name: &str| match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
+            // The data set's name is taken from the metadata.
+            DATASET => false,
+            TOKEN => columns.token_ids,
+            NLL => columns.nll,
+            // Lists are read by themselves.
+            "experts_" | "weights_" | "logits_" => false,
+            "margin_" => columns.margins,
+            "gate_entropy_" => columns.gate_entropy,
+            "shared_gate_" => columns.shared_gate,
+            _ => true,
         };
-        let batches = shard.file().batches(READ_ROWS, |name| !unwanted(name))?;
+        let batches = shard.file().batches(READ_ROWS, wanted)?;
         let source = Source { batches, open: None };
-        Ok(Self { shard, columns, source, buffers: LayerBuffers::default(), row: 0, taken: 0 })
+        let lists = LayerLists::open(shard.file(), shard.geometry(), columns)?;
+        Ok(Self { shard, columns, source, lists, buffers: LayerBuffers::default(), row: 0, taken: 0 })
     }
 
     /// The shard.
@@ -74,7 +83,8 @@ impl Playback {
         let pieces = self.take(rows)?;
         self.taken = next.end;
         let samples = &self.shard.samples()[next];
-        RecordedPass::new(&self.shard, samples, (first, pieces), self.columns, &mut self.buffers)
+        let read = (self.lists.as_slice(), &mut self.buffers);
+        RecordedPass::new(&self.shard, samples, (first, pieces), self.columns, read)
     }
 
     /// Leaves out the next `samples` samples; their rows are decoded, but not checked.
@@ -122,6 +132,9 @@ impl Playback {
                 found: self.row + found as u64,
                 expected: self.row + rows as u64,
             });
+        }
+        for lists in &mut self.lists {
+            lists.read(self.shard.file(), self.row, rows)?;
         }
         self.row += rows as u64;
         Ok(pieces)

@@ -95,6 +95,20 @@ impl ShardReader {
         &self.samples_path
     }
 
+    /// The same shard as if it held experts, samples and positions alone: what else it has is neither read nor checked.
+    /// For listeners that count experts: the other columns are 9 of 10 bytes.
+    #[must_use]
+    pub fn experts_only(mut self) -> Self {
+        self.columns = TraceColumns {
+            weights: false,
+            margins: false,
+            gate_entropy: false,
+            token_ids: false,
+            ..TraceColumns::default()
+        };
+        self
+    }
+
     /// The id of every token, `[rows]`, in row order; `None` where the file leaves them out. Reads that column alone.
     ///
     /// # Errors

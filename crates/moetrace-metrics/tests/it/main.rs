@@ -9,6 +9,7 @@ mod contexts;
 mod contract;
 mod counts;
 mod cross_layer;
+mod expert_counts;
 mod fidelity;
 mod groups;
 mod merging;

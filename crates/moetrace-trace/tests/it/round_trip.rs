@@ -59,6 +59,26 @@ fn check(recording: &Recording, settings: &TraceSettings, wants: Planes, tokens_
     assert_eq!(memory.heard, expected);
 }
 
+/// What is left when only experts are asked for is what a file without the other columns gives.
+#[test]
+fn experts_alone_are_read_with_samples_and_positions_and_nothing_else() {
+    let recording = Recording::new(&geometry(64, 6, 3), &[7, 1, 30], 5);
+    let dir = tempfile::tempdir().unwrap();
+    let settings = TraceSettings { columns: all_columns(), ..TraceSettings::default() };
+    let (data, samples) = recording.write_files(&dir, &settings);
+    let mut memory = Memory::new(&recording.geometry, EVERYTHING);
+    ShardReader::open(&data, &samples).unwrap().experts_only().play(20, &mut memory).unwrap();
+    let nothing = TraceColumns {
+        weights: false,
+        margins: false,
+        gate_entropy: false,
+        token_ids: false,
+        ..TraceColumns::default()
+    };
+    assert_eq!(memory.heard, expected(&recording, nothing, EVERYTHING));
+    assert!(!memory.heard.layers[0].experts.is_empty());
+}
+
 fn columns() -> impl Strategy<Value = TraceColumns> {
     prop::array::uniform9(any::<bool>()).prop_map(
         |[weights, margins, gate_entropy, token_ids, text, logits, shared_gate, nll, hidden]| TraceColumns {

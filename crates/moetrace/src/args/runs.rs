@@ -28,6 +28,10 @@ pub(crate) struct MetricsArgs {
     /// Count only what `collect` counts: no pairs and sets, locality, affinity, segments, groups, tokens
     #[arg(long, conflicts_with_all = ["by", "parquet"])]
     pub(crate) core: bool,
+    /// Count loads, pairs and transitions to the next token, as integers, and nothing else: only the columns of experts
+    /// are read
+    #[arg(long, conflicts_with_all = ["by", "core"])]
+    pub(crate) counts: bool,
     /// Count beginning-of-sequence tokens too; they route like outliers
     #[arg(long)]
     pub(crate) include_bos: bool,
@@ -37,7 +41,8 @@ pub(crate) struct MetricsArgs {
     /// Threads that count [default: the machine's]
     #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads())]
     pub(crate) threads: Option<usize>,
-    /// Write the numbers as flat tables too: experts.parquet, pairs.parquet and layers.parquet in this folder
+    /// Write the numbers as flat tables too: experts.parquet, pairs.parquet and layers.parquet in this folder; of --counts
+    /// loads.parquet, pairs.parquet and transitions.parquet
     #[arg(long, value_name = "DIR")]
     pub(crate) parquet: Option<PathBuf>,
     /// Print JSON

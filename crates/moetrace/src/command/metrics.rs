@@ -1,5 +1,6 @@
 //! `moetrace metrics`: the numbers of runs, counted from their files.
 
+mod counts;
 mod tables;
 
 use std::path::Path;
@@ -15,7 +16,11 @@ use crate::show::{self, Counted};
 /// Replays every committed shard and prints the report; of several runs what tells them apart.
 pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
     if let [run] = args.runs.as_slice() {
-        return one(args, run);
+        return if args.counts { counts::counts(args, run) } else { one(args, run) };
+    }
+    if args.counts {
+        let help = format!("name one run: {} metrics {} --counts", show::program(), args.runs[0].display());
+        return Err(Failure::new(code::USAGE, "E-USAGE", "--counts is for one run", help));
     }
     if args.parquet.is_some() {
         let help =
@@ -54,25 +59,43 @@ fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
 }
 
 fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, FullReport), Failure> {
-    let folder = RunFolder::new(run);
-    let manifest = folder.manifest()?;
-    let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
-    let settings = MetricsSettings { include_bos: args.include_bos, seed };
-    let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
+    let Replay { folder, manifest, settings, how } = Replay::new(args, run)?;
     let families = if args.core {
         MetricsFamilies::default()
     } else {
         MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() }
     };
-    let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let how = (trust, args.threads.unwrap_or(machine));
     let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !args.core, how)?;
+    tell_if_parted(args, run, &manifest, committed);
+    Ok((manifest, metrics.report()))
+}
+
+/// What is counted, and how.
+struct Replay {
+    folder: RunFolder,
+    manifest: Manifest,
+    settings: MetricsSettings,
+    how: (Trust, usize),
+}
+
+impl Replay {
+    fn new(args: &MetricsArgs, run: &Path) -> Result<Self, Failure> {
+        let folder = RunFolder::new(run);
+        let manifest = folder.manifest()?;
+        let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
+        let settings = MetricsSettings { include_bos: args.include_bos, seed };
+        let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
+        let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self { folder, manifest, settings, how: (trust, args.threads.unwrap_or(machine)) })
+    }
+}
+
+fn tell_if_parted(args: &MetricsArgs, run: &Path, manifest: &Manifest, committed: usize) {
     let of = manifest.shards.len();
     if committed < of {
         let text = format!("note: {committed} of {of} shards are committed; the numbers are of those");
         output::tell(if args.runs.len() > 1 { format!("{text} ({})", run.display()) } else { text });
     }
-    Ok((manifest, metrics.report()))
 }
 
 impl GroupByArg {

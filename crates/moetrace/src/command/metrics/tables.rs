@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use moetrace_metrics::{FullReport, LayerReport, coactivation, pairs};
+use moetrace_metrics::{ExpertCountsReport, FullReport, LayerCounts, LayerReport, coactivation, pairs};
 use moetrace_run::{Manifest, RunError};
 use moetrace_trace::{NumberColumn, TraceSettings, write_numbers};
 
@@ -12,8 +12,47 @@ use crate::failure::{Failure, code};
 
 type Columns = Vec<(&'static str, NumberColumn)>;
 
-/// Writes the three tables into `folder`; files of these names are replaced.
+/// Writes the three tables of a report into `folder`; files of these names are replaced.
 pub(crate) fn write(folder: &Path, manifest: &Manifest, report: &FullReport) -> Result<(), Failure> {
+    let tables = [("experts", experts(report)), ("pairs", of_pairs(report)), ("layers", layers(report))];
+    write_tables(folder, manifest, tables)
+}
+
+/// Writes the three tables of counts; of pairs and transitions those that occur.
+pub(crate) fn write_counts(
+    folder: &Path,
+    manifest: &Manifest,
+    report: &ExpertCountsReport,
+) -> Result<(), Failure> {
+    let e = report.experts;
+    let low_high = || (0..e).flat_map(|low| (low + 1..e).map(move |high| (low, high)));
+    let from_to = || (0..e).flat_map(|from| (0..e).map(move |to| (from, to)));
+    let of = |names: [&'static str; 3], rows: Vec<[usize; 4]>| -> Columns {
+        let column = |i: usize| NumberColumn::Integers(rows.iter().map(|row| row[i] as u64).collect());
+        let names = ["layer", names[0], names[1], names[2]].into_iter().filter(|name| !name.is_empty());
+        names.enumerate().map(|(i, name)| (name, column(i))).collect()
+    };
+    let each = |layer: u16, cells: Vec<(usize, usize)>, counts: &[u64]| -> Vec<[usize; 4]> {
+        let row = |((a, b), &n): ((usize, usize), &u64)| [usize::from(layer), a, b, n as usize];
+        cells.into_iter().zip(counts).filter(|(_, n)| **n > 0).map(row).collect()
+    };
+    let layers = &report.layers;
+    let load = |l: &LayerCounts| {
+        let layer = usize::from(l.layer);
+        l.loads.iter().enumerate().map(move |(i, &n)| [layer, i, n as usize, 0]).collect::<Vec<_>>()
+    };
+    let loads = layers.iter().flat_map(load).collect();
+    let pairs = layers.iter().flat_map(|l| each(l.layer, low_high().collect(), &l.pairs)).collect();
+    let next = layers.iter().flat_map(|l| each(l.layer, from_to().collect(), &l.transitions)).collect();
+    let tables = [
+        ("loads", of(["expert", "tokens", ""], loads)),
+        ("pairs", of(["expert_a", "expert_b", "tokens"], pairs)),
+        ("transitions", of(["from", "to", "tokens"], next)),
+    ];
+    write_tables(folder, manifest, tables)
+}
+
+fn write_tables(folder: &Path, manifest: &Manifest, tables: [(&str, Columns); 3]) -> Result<(), Failure> {
     let refused = |path: &Path, error: &std::io::Error| {
         let what = format!("cannot write {}: {error}", path.display());
         Failure::new(code::NO_OUTPUT, "E-IO", what, "choose another folder with --parquet DIR")
@@ -23,9 +62,7 @@ pub(crate) fn write(folder: &Path, manifest: &Manifest, report: &FullReport) -> 
         metadata: [("plan_hash".to_owned(), manifest.plan_hash.clone())].into(),
         ..TraceSettings::default()
     };
-    for (name, columns) in
-        [("experts", experts(report)), ("pairs", of_pairs(report)), ("layers", layers(report))]
-    {
+    for (name, columns) in tables {
         let path = folder.join(format!("{name}.parquet"));
         let bytes = write_numbers(Vec::new(), &columns, &settings).map_err(RunError::from)?;
         File::create(&path)
