@@ -25,10 +25,13 @@ pub struct ModelFacts {
     pub config_hash: String,
     /// blake3 over the hashes of its weight files.
     pub weights_hash: String,
-    /// All parameters, and those that one token meets.
-    pub total_parameters: u64,
-    /// Parameters that one token meets.
-    pub active_parameters: u64,
+    /// All parameters; absent where nobody said.
+    pub total_parameters: Option<u64>,
+    /// Parameters that one token meets; absent where nobody said.
+    pub active_parameters: Option<u64>,
+    /// Bytes of all weights as the run holds them; absent where nobody said, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_bytes: Option<u64>,
     /// `cpu` or `cuda`: their roundings differ.
     pub engine: String,
     /// How the weights are held.

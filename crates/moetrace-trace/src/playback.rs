@@ -46,12 +46,10 @@ impl Playback {
             ..recorded
         };
         let wanted = |name: &str| match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
-            // The data set's name is taken from the metadata.
-            DATASET => false,
             TOKEN => columns.token_ids,
             NLL => columns.nll,
-            // Lists are read by themselves.
-            "experts_" | "weights_" | "logits_" => false,
+            // The data set's name is in the metadata, and lists are read by themselves.
+            DATASET | "experts_" | "weights_" | "logits_" => false,
             "margin_" => columns.margins,
             "gate_entropy_" => columns.gate_entropy,
             "shared_gate_" => columns.shared_gate,

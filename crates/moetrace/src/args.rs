@@ -10,7 +10,9 @@ use moetrace_model::{BlockSize, PRESETS, Preset};
 use moetrace_run::ShardRange;
 
 pub(crate) use self::exchange::{ExportArgs, ExportLayoutArg, ImportArgs, ImportLayoutArg};
-pub(crate) use self::runs::{CompareArgs, GroupByArg, InspectArgs, MetricsArgs, ReportArgs, RunArgs};
+pub(crate) use self::runs::{
+    CompareArgs, EsftScoreArg, GroupByArg, InspectArgs, MetricsArgs, ReportArgs, RunArgs,
+};
 use crate::device::{DeviceArg, MemoryLimits, device_arg, memory_limits};
 
 /// Records which experts a mixture-of-experts language model routes every token to.

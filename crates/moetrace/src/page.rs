@@ -52,12 +52,13 @@ pub(crate) fn reported(
 
 fn facts(manifest: &Manifest) -> Vec<Fact> {
     let (m, g) = (&manifest.model, &manifest.geometry);
+    let unknown = || "not recorded".to_owned();
     let millions = |n: u64| format!("{} million", show::thousands(n.div_ceil(1_000_000)));
     let mut facts = vec![
         Fact::new("model", &m.name),
         Fact::new("family", &m.family),
-        Fact::new("parameters", millions(m.total_parameters)),
-        Fact::new("met by one token", millions(m.active_parameters)),
+        Fact::new("parameters", m.total_parameters.map_or_else(unknown, millions)),
+        Fact::new("met by one token", m.active_parameters.map_or_else(unknown, millions)),
         Fact::new(
             "experts",
             format!("{} of {} a token, {} routed layers", g.chosen, g.experts, g.layers.len()),

@@ -16,7 +16,9 @@ fn new(geometry: &RoutingGeometry, settings: &MetricsSettings) -> ExpertCounts {
 fn counted(texts: &[Text]) -> ExpertCountsReport {
     let geometry = geometry(E, K, L as u16);
     let mut counts = new(&geometry, &MetricsSettings::default());
-    texts.iter().for_each(|text| play(&geometry, &[text], &mut counts).unwrap());
+    for text in texts {
+        play(&geometry, &[text], &mut counts).unwrap();
+    }
     counts.report()
 }
 
@@ -30,7 +32,9 @@ proptest! {
             let (mut loads, mut pairs, mut next) = (vec![0; E], vec![0; E * (E - 1) / 2], vec![0; E * E]);
             for (_, sets) in counted_sets(&texts, ordinal) {
                 for set in &sets {
-                    set.iter().for_each(|&i| loads[usize::from(i)] += 1);
+                    for &i in set {
+                        loads[usize::from(i)] += 1;
+                    }
                     for (at, &i) in set.iter().enumerate() {
                         set[at + 1..].iter().for_each(|&j| pairs[pair_index(E, i, j)] += 1);
                     }

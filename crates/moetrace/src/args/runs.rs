@@ -32,6 +32,13 @@ pub(crate) struct MetricsArgs {
     /// are read
     #[arg(long, conflicts_with_all = ["by", "core"])]
     pub(crate) counts: bool,
+    /// Print the experts that ESFT would train, as the JSON that its training reads: of each layer the fewest whose scores
+    /// reach this part of their sum
+    #[arg(long, value_name = "PART", value_parser = part, conflicts_with_all = ["by", "parquet", "counts"])]
+    pub(crate) esft: Option<f64>,
+    /// The score of --esft: weights summed over tokens, or tokens counted
+    #[arg(long, value_enum, value_name = "SCORE", default_value_t = EsftScoreArg::Gate, requires = "esft")]
+    pub(crate) esft_score: EsftScoreArg,
     /// Count beginning-of-sequence tokens too; they route like outliers
     #[arg(long)]
     pub(crate) include_bos: bool,
@@ -48,6 +55,22 @@ pub(crate) struct MetricsArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Scores of ESFT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EsftScoreArg {
+    /// Mean weight over all tokens.
+    Gate,
+    /// Part of all choices.
+    Token,
+}
+
+/// More than nothing, at most all.
+fn part(text: &str) -> Result<f64, String> {
+    let part: f64 = text.parse().map_err(|_| "expected a number above 0 and at most 1".to_owned())?;
+    let fits = part > 0.0 && part <= 1.0;
+    fits.then_some(part).ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }
 
 /// What tokens are grouped by.

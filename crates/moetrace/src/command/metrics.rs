@@ -1,6 +1,7 @@
 //! `moetrace metrics`: the numbers of runs, counted from their files.
 
 mod counts;
+mod esft;
 mod tables;
 
 use std::path::Path;
@@ -16,7 +17,20 @@ use crate::show::{self, Counted};
 /// Replays every committed shard and prints the report; of several runs what tells them apart.
 pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
     if let [run] = args.runs.as_slice() {
-        return if args.counts { counts::counts(args, run) } else { one(args, run) };
+        return match args.esft {
+            _ if args.counts => counts::counts(args, run),
+            Some(part) => esft::esft(args, run, part),
+            None => one(args, run),
+        };
+    }
+    if args.esft.is_some() {
+        let help = format!("name one run: {} metrics {} --esft 0.1", show::program(), args.runs[0].display());
+        return Err(Failure::new(code::USAGE, "E-USAGE", "--esft is for one run", help));
+    }
+    if !args.by.is_empty() {
+        let help =
+            format!("name one run: {} metrics {} --by dataset", show::program(), args.runs[0].display());
+        return Err(Failure::new(code::USAGE, "E-USAGE", "--by is for one run", help));
     }
     if args.counts {
         let help = format!("name one run: {} metrics {} --counts", show::program(), args.runs[0].display());
@@ -60,12 +74,13 @@ fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
 
 fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, FullReport), Failure> {
     let Replay { folder, manifest, settings, how } = Replay::new(args, run)?;
-    let families = if args.core {
+    let core = args.core || args.esft.is_some();
+    let families = if core {
         MetricsFamilies::default()
     } else {
         MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() }
     };
-    let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !args.core, how)?;
+    let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !core, how)?;
     tell_if_parted(args, run, &manifest, committed);
     Ok((manifest, metrics.report()))
 }

@@ -36,8 +36,14 @@ fn write_families(out: &mut String, report: &FullReport) -> std::fmt::Result {
         line(out, "reuse", &text)?;
     }
     for d in report.cross_layer.iter().flat_map(|c| c.overall.by_distance.iter().take(1)) {
+        let overall = report.cross_layer.as_ref().map(|c| &c.overall);
+        let of_null = overall.and_then(|o| o.null_mean_bits.as_ref().zip(o.subset_information_bits.as_ref()));
+        let null = of_null.map_or(String::new(), |(turned, whole)| {
+            let (turned, whole) = (turned.mean, whole.mean);
+            format!("; over a sample of texts {whole:.4}, and {turned:.4} with one layer's tokens turned")
+        });
         let text = format!(
-            "{:.4} bits between neighbouring layers' experts, {} of what is possible",
+            "{:.4} bits between neighbouring layers' experts, {} of what is possible{null}",
             d.information_bits.mean,
             percent(&d.information_share)
         );
@@ -79,16 +85,30 @@ pub(crate) fn groups(report: &GroupsReport) -> String {
         let name: Vec<String> = parts.into_iter().flatten().map(|part| word(&part)).collect();
         sizes.add_row([name.join(" / "), thousands(group.samples), thousands(group.tokens)]);
     }
-    let mut layers = table(&["layer", &format!("I(expert; {what})"), "of", "Cramér's V", "JS"]);
+    let within = report.layers.iter().any(|layer| layer.information_within_datasets_bits.is_some());
+    let information = format!("I(expert; {what})");
+    let mut header = vec!["layer", information.as_str(), "of", "by chance", "z"];
+    header.extend(within.then_some("within data sets"));
+    header.extend(["V, corrected", "JS"]);
+    let mut layers = table(&header);
     for layer in &report.layers {
-        layers.add_row([
+        let null = layer.null.as_ref();
+        let mut row = vec![
             layer.layer.to_string(),
             format!("{:.4}", layer.mutual_information_bits),
             format!("{:.3}", layer.group_entropy_bits),
-            format!("{:.4}", layer.cramers_v_corrected),
-            format!("{:.4}", layer.jensen_shannon_bits),
-        ]);
+            null.map_or_else(|| "-".into(), |n| format!("{:.4}", n.mean_bits)),
+            null.and_then(|n| n.z).map_or_else(|| "-".into(), |z| format!("{z:.1}")),
+        ];
+        let bits = |bits: f64| format!("{bits:.4}");
+        row.extend(within.then(|| layer.information_within_datasets_bits.map_or_else(|| "-".into(), bits)));
+        row.extend([bits(layer.cramers_v_corrected), bits(layer.jensen_shannon_bits)]);
+        layers.add_row(row);
     }
-    let _ = write!(text, "{sizes}\n\n{layers}\n(I, its limit and JS in bits)\n\n");
+    let _ = write!(
+        text,
+        "{sizes}\n\n{layers}\n(I, its limit, what texts dealt out at random give, and JS in bits; V is Cramér's, corrected for \
+         its bias)\n\n"
+    );
     text
 }

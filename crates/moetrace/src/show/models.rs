@@ -1,10 +1,10 @@
 //! Several runs side by side: what their models are and how they route.
 
 use moetrace_metrics::FullReport;
-use moetrace_run::{Manifest, ModelFacts};
+use moetrace_run::{DatasetFacts, Manifest, ModelFacts};
 use serde::Serialize;
 
-use super::{table, word};
+use super::{bytes, table, word};
 
 /// A run and its numbers.
 pub(crate) struct Counted {
@@ -45,16 +45,6 @@ impl Row {
     }
 }
 
-/// Bytes of the weights at 16 bits, or at the 4.13 bits of NF4 with scales of 8 bits.
-fn weight_bytes(counted: &Counted) -> u64 {
-    let model = &counted.manifest.model;
-    match model.precision.as_str() {
-        "f32" => model.total_parameters * 4,
-        "nf4" => model.total_parameters * 413 / 800,
-        _ => model.total_parameters * 2,
-    }
-}
-
 /// A line for each run; entropies are parts of their maximum, so that models of different E compare.
 pub(crate) fn models(runs: &[Counted]) -> String {
     let header = [
@@ -77,6 +67,7 @@ pub(crate) fn models(runs: &[Counted]) -> String {
     let mut table = table(&header);
     let percent = |part: f64| format!("{:.1} %", 100.0 * part);
     let known = |part: Option<f64>| part.map_or_else(|| "-".to_owned(), percent);
+    let unknown = || "-".to_owned();
     let billions = |n: u64| {
         if n >= 1_000_000_000 {
             format!("{:.2} B", n as f64 / 1e9)
@@ -91,9 +82,9 @@ pub(crate) fn models(runs: &[Counted]) -> String {
             word(&model.name),
             format!("{} of {}", core.chosen, core.experts),
             core.layers.len().to_string(),
-            billions(model.total_parameters),
-            billions(model.active_parameters),
-            format!("{:.2} GB {}", weight_bytes(counted) as f64 / 1e9, word(&model.precision)),
+            model.total_parameters.map_or_else(unknown, billions),
+            model.active_parameters.map_or_else(unknown, billions),
+            model.weight_bytes.map_or_else(unknown, |n| format!("{} {}", bytes(n), word(&model.precision))),
             super::thousands(core.tokens),
             percent(row.coverage),
             percent(row.load_entropy),
@@ -104,10 +95,22 @@ pub(crate) fn models(runs: &[Counted]) -> String {
             known(row.srp),
         ]);
     }
+    let note = if over_other_texts(runs) {
+        "the runs are over different texts or tokens, which numbers depend on too;\n "
+    } else {
+        ""
+    };
     format!(
-        "{table}\n(entropies over their maximum; reuse by the next token; affinity: what an expert tells of the next layer's, \
-         over what is possible;\n SRP of {SEGMENT} tokens, above chance; weights as parameters at the run's precision)\n"
+        "{table}\n({note}beginning-of-sequence tokens are left out unless --include-bos is given; entropies over their maximum; reuse by the next token; affinity: what an expert tells of the next layer's, \
+         over what is possible;\n SRP of {SEGMENT} tokens, above chance; weights as the run holds them)\n"
     )
+}
+
+/// Whether two runs beside each other differ in data sets, texts or tokens.
+fn over_other_texts(runs: &[Counted]) -> bool {
+    let of = |d: &DatasetFacts| (d.name.clone(), d.samples, d.tokens);
+    let texts = |run: &Counted| run.manifest.datasets.iter().map(of).collect::<Vec<_>>();
+    runs.windows(2).any(|pair| texts(&pair[0]) != texts(&pair[1]))
 }
 
 /// A run of the comparison for machines, with its whole report.
@@ -115,7 +118,6 @@ pub(crate) fn models(runs: &[Counted]) -> String {
 pub(crate) struct ModelJson<'a> {
     run: &'a str,
     model: &'a ModelFacts,
-    weight_bytes: u64,
     coverage: f64,
     load_entropy_normalised: f64,
     gate_entropy_normalised: Option<f64>,
@@ -133,7 +135,6 @@ pub(crate) fn models_json(runs: &[Counted]) -> Vec<ModelJson<'_>> {
         ModelJson {
             run: &counted.run,
             model: &counted.manifest.model,
-            weight_bytes: weight_bytes(counted),
             coverage: row.coverage,
             load_entropy_normalised: row.load_entropy,
             gate_entropy_normalised: row.gate_entropy,

@@ -156,8 +156,8 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
         "model     {} ({}), {} parameters, {} per token, {} on the {}",
         word(&m.name),
         m.family,
-        thousands(m.total_parameters),
-        thousands(m.active_parameters),
+        thousands(prepared.config.total_parameters()),
+        thousands(prepared.config.active_parameters()),
         m.precision,
         processor(&m.engine)
     );

@@ -78,9 +78,90 @@ fn several_runs_stand_side_by_side() {
     let text = succeeds(&[&["metrics"], &runs[..]].concat());
     assert!(runs.iter().all(|run| text.contains(run)) && text.contains("6 of 64"), "{text}");
     let read = json(&runs);
-    let bytes = |i: usize| read[i]["weight_bytes"].as_u64().unwrap();
+    let bytes = |i: usize| read[i]["model"]["weight_bytes"].as_u64().unwrap();
     assert_eq!(bytes(1), 2 * bytes(0));
     assert_eq!(read[0]["metrics"], json(&runs[..1]));
     let refused = fails(&[&["metrics", "--parquet", "t"], &runs[..]].concat());
     assert!(format!("{refused:?}").contains("--parquet is for one run"), "{refused:?}");
+}
+
+/// Two runs of one model over other texts; an imported run knows neither parameters nor bytes.
+#[test]
+fn what_a_run_does_not_hold_is_not_made_up_and_other_texts_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) =
+        (collect(dir.path(), "a", &[]), collect(dir.path(), "b", &["--precision", "nf4", "--seed", "9"]));
+    let npy = dir.path().join("npy");
+    succeeds(&["export", a.to_str().unwrap(), "--layout", "flame", "--out", npy.to_str().unwrap()]);
+    let imported = dir.path().join("imported");
+    let args = ["import", npy.to_str().unwrap(), "--layout", "flame", "--out", imported.to_str().unwrap()];
+    succeeds(&[&args[..], &["--experts", "64", "--text-tokens", "64"]].concat());
+    let runs = [&a, &b, &imported].map(|run| run.to_str().unwrap());
+    let text = succeeds(&[&["metrics", "--core"], &runs[..]].concat());
+    assert!(text.contains("over different texts") && !text.contains("0.00"), "{text}");
+    let each: Value =
+        serde_json::from_str(&succeeds(&[&["metrics", "--core", "--json"], &runs[..]].concat())).unwrap();
+    let plan = succeeds(&["plan", "--traces", "12", "--precision", "nf4", "--json"]);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(each[1]["model"]["weight_bytes"], plan["estimate"]["weight_bytes"]);
+    assert!(each[0]["model"]["weight_bytes"].as_u64() > each[1]["model"]["weight_bytes"].as_u64());
+    assert!(each[2]["model"]["total_parameters"].is_null() && each[2]["model"]["weight_bytes"].is_null());
+    for flag in [&["--by", "dataset"][..], &["--counts"], &["--esft", "0.1"]] {
+        let (code, stderr) = fails(&[&["metrics", runs[0], runs[1]], flag].concat());
+        assert_eq!((code, stderr.contains("is for one run")), (2, true), "{stderr}");
+    }
+}
+
+#[test]
+fn counts_are_those_of_the_report_printed_or_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = collect(dir.path(), "run", &["--shard-tokens", "300"]);
+    let run = run.to_str().unwrap();
+    let (report, counts) = (json(&[run]), json(&[run, "--counts", "--threads", "3"]));
+    assert_eq!(counts, json(&[run, "--counts", "--threads", "1"]));
+    assert_eq!((&counts["tokens"], &counts["bos_excluded"]), (&report["tokens"], &report["bos_excluded"]));
+    for (i, layer) in counts["layers"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(layer["loads"], report["layers"][i]["loads"]);
+        assert_eq!(layer["pairs"], report["coactivation"]["layers"][i]["pair_counts"]);
+        let steps: u64 = layer["transitions"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+        let k = report["chosen"].as_u64().unwrap();
+        assert_eq!(report["temporal"]["layers"][i]["transitions"]["pairs"], steps / (k * k));
+    }
+    let folder = dir.path().join("tables");
+    let text = succeeds(&["metrics", run, "--counts", "--parquet", folder.to_str().unwrap()]);
+    assert!(text.contains("above zero"), "{text}");
+    let written: Vec<bool> =
+        ["loads", "pairs", "transitions"].map(|n| folder.join(format!("{n}.parquet")).is_file()).into();
+    assert_eq!(written, [true; 3]);
+}
+
+/// ESFT's own rule, over the scores in the report: the best first, until they reach the part asked for.
+#[test]
+fn the_experts_that_esft_would_train_are_printed_as_its_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = collect(dir.path(), "run", &[]);
+    let run = run.to_str().unwrap();
+    let report = json(&[run, "--core"]);
+    for (score, field) in [("gate", "gate_score"), ("token", "token_ratio")] {
+        let config: Value =
+            serde_json::from_str(&succeeds(&["metrics", run, "--esft", "0.3", "--esft-score", score]))
+                .unwrap();
+        assert_eq!(
+            (&config["shared_experts"], &config["non_expert_modules"]),
+            (&false.into(), &false.into())
+        );
+        for layer in report["layers"].as_array().unwrap() {
+            let scores: Vec<f64> =
+                layer["esft"][field].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+            let chosen = config["experts"][layer["layer"].to_string()].as_array().unwrap();
+            let of = |e: &Value| scores[e.as_u64().unwrap() as usize];
+            let sum: f64 = chosen.iter().map(of).sum();
+            let (total, least) =
+                (scores.iter().sum::<f64>(), chosen.iter().map(of).fold(f64::INFINITY, f64::min));
+            assert!(sum >= 0.3 * total && sum - least < 0.3 * total, "{chosen:?}");
+            let others = (0..scores.len()).filter(|e| !chosen.contains(&(*e).into()));
+            assert!(others.into_iter().all(|e| scores[e] <= least));
+        }
+    }
+    assert_eq!(fails(&["metrics", run, "--esft", "1.5"]).0, 2);
 }

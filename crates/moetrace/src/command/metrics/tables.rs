@@ -97,8 +97,8 @@ fn experts(report: &FullReport) -> Columns {
 fn of_pairs(report: &FullReport) -> Columns {
     let names = ["layer", "expert_a", "expert_b", "both"];
     let mut integers: [Vec<u64>; 4] = Default::default();
-    let measures = ["lift", "pmi_bits", "jaccard", "phi", "z"];
-    let mut reals: [Vec<Option<f64>>; 5] = Default::default();
+    let measures = ["b_given_a", "a_given_b", "lift", "pmi_bits", "jaccard", "phi", "z"];
+    let mut reals: [Vec<Option<f64>>; 7] = Default::default();
     for (layer, tokens) in
         report.coactivation.iter().flat_map(|c| c.layers.iter().map(move |l| (l, c.tokens)))
     {
@@ -110,6 +110,8 @@ fn of_pairs(report: &FullReport) -> Columns {
             let row = [u64::from(layer.layer), a as u64, b as u64, both];
             integers.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
             let row = [
+                Some(coactivation::conditional(both, of_a)),
+                Some(coactivation::conditional(both, of_b)),
                 Some(coactivation::lift(both, of_a, of_b, tokens)),
                 coactivation::pmi_bits(both, of_a, of_b, tokens),
                 Some(coactivation::jaccard(both, of_a, of_b)),
