@@ -57,7 +57,7 @@ pub use groups::{GroupBy, GroupMetrics, GroupsReport};
 pub use metrics_set::{FullReport, MetricsFamilies, MetricsSet};
 pub use report::{
     CoverageCurve, CurvePoint, DatasetLayerReport, DatasetReport, EsftScores, ExpertShare, ExpertsAtLeast,
-    GuideView, LayerReport, LoadShape, MetricsReport, OverallReport, Specialisation, Spread,
+    Glance, GuideView, LayerReport, LoadShape, MetricsReport, OverallReport, Specialisation, Spread,
 };
 pub use routing_metrics::{MetricsSettings, RoutingMetrics};
 pub use segments::{SegmentMetrics, SegmentReport};

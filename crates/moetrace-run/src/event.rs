@@ -1,5 +1,6 @@
 //! What a run tells while it runs.
 
+use moetrace_metrics::Glance;
 use moetrace_model::{EngineUsage, ModelError};
 
 use crate::{CommitRecord, RunError, Shard};
@@ -48,6 +49,8 @@ pub enum RunEvent<'a> {
     Committed {
         /// Its record.
         record: &'a CommitRecord,
+        /// Routing in all shards so far.
+        so_far: Glance,
     },
     /// A shard had been committed before; its rows were read back.
     Replayed {

@@ -32,7 +32,8 @@ impl<'a> Tally<'a> {
         self.written += 1;
         self.usage = self.usage.into_iter().chain(shard.record.usage).reduce(Usage::and);
         self.count(shard.record.bytes(), shard.metrics)?;
-        self.tell(RunEvent::Committed { record: &shard.record });
+        let so_far = self.total.glance();
+        self.tell(RunEvent::Committed { record: &shard.record, so_far });
         Ok(())
     }
 

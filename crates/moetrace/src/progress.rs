@@ -165,6 +165,7 @@ impl Progress {
                 }
                 self.line(&show::halved(event).unwrap_or_default());
             }
+            RunEvent::Committed { so_far, .. } => self.now_and_then(&show::glance(so_far)),
             RunEvent::Replayed { shard, dataset } => self.count(dataset, shard.samples, None),
             RunEvent::Repairing { shard, why } => {
                 self.line(&format!("{}: doing it again: {why}", shard.name));

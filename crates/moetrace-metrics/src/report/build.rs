@@ -40,7 +40,7 @@ impl Totals<'_> {
     }
 
     /// Tokens that chose each expert of one layer, `[E]`.
-    fn loads(&self, ordinal: usize) -> Vec<u64> {
+    pub(super) fn loads(&self, ordinal: usize) -> Vec<u64> {
         add_up(self.geometry.experts(), self.joint(ordinal).chunks_exact(self.geometry.experts()))
     }
 

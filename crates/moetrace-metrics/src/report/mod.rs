@@ -1,10 +1,13 @@
 //! What comes out: plain numbers with serde, no totals.
 
 mod build;
+mod glance;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use build::{Totals, build, spread};
+pub use glance::Glance;
+pub(crate) use glance::glance;
 
 /// All metrics of a run or of a part of it. Entropies are in bits. Ratios of nothing to nothing are 0: look at
 /// `tokens` first. What needs weights, margins or gate entropies is absent unless all tokens have them: traces that

@@ -9,7 +9,7 @@ use moetrace_routing::{Name, RoutingGeometry, RoutingSink, RoutingView, SinkErro
 use self::totals::SampleCounts;
 pub(crate) use self::totals::{DatasetTotals, LayerTotals};
 use crate::{
-    MetricsError, MetricsReport,
+    Glance, MetricsError, MetricsReport,
     domain::LabelledSample,
     pass_order::{PassOrder, check_geometry, counted_rows},
     report,
@@ -102,7 +102,16 @@ impl RoutingMetrics {
 
     /// Every number, from the passes that have ended.
     pub fn report(&self) -> MetricsReport {
-        report::build(&report::Totals {
+        report::build(&self.totals())
+    }
+
+    /// A few of them, at once: a report draws permutations.
+    pub fn glance(&self) -> Glance {
+        report::glance(&self.totals())
+    }
+
+    fn totals(&self) -> report::Totals<'_> {
+        report::Totals {
             geometry: &self.geometry,
             settings: self.settings,
             rows_with_tie: self.rows_with_tie,
@@ -110,7 +119,7 @@ impl RoutingMetrics {
             datasets: &self.datasets,
             subset_tokens: self.subset.samples().map(|(_, kept)| kept.tokens).sum(),
             subset: self.labelled_samples(),
-        })
+        }
     }
 
     fn labelled_samples(&self) -> Vec<LabelledSample<'_>> {

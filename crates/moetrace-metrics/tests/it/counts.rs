@@ -32,6 +32,23 @@ fn uniform_routing_gives_the_closed_forms_in_every_layer_and_overall() {
     assert!(overall.mutual_information_bits.is_none());
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_glance_has_the_numbers_of_the_report(texts in any_texts(6, 2, 3)) {
+        let metrics = fold(&geometry(6, 2, 3), &texts, &MetricsSettings::default());
+        let (glance, report) = (metrics.glance(), metrics.report());
+        prop_assert_eq!((glance.tokens, glance.coverage), (report.tokens, report.overall.coverage));
+        for (glance, report) in [
+            (glance.load_entropy_normalised, &report.overall.load_entropy_normalised),
+            (glance.max_vio, &report.overall.max_vio),
+        ] {
+            prop_assert!((glance - report.mean).abs() < 1e-12);
+        }
+    }
+}
+
 #[test]
 fn the_guides_view_merges_ids_of_all_layers_and_the_others_never_do() {
     // Layer 1 uses experts 0 and 1 alone, layer 2 experts 2 and 3 alone.

@@ -68,7 +68,7 @@ fn told(into: &mut Vec<String>) -> impl FnMut(RunEvent<'_>) + '_ {
     |event| {
         into.push(match event {
             RunEvent::Begin { shard, .. } => format!("{} begins", shard.name),
-            RunEvent::Committed { record } => format!("{} committed", record.shard),
+            RunEvent::Committed { record, .. } => format!("{} committed", record.shard),
             RunEvent::Halved { shard, from, to, why, .. } => format!("{} {from} to {to}: {why}", shard.name),
             _ => return,
         });

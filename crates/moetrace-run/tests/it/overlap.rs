@@ -91,9 +91,24 @@ fn told(into: &mut Vec<Told>) -> impl FnMut(RunEvent<'_>) + '_ {
     |event| match event {
         RunEvent::Begin { shard, .. } => into.push(Told::Begin(shard.name.clone())),
         RunEvent::Pass { .. } => into.push(Told::Pass),
-        RunEvent::Committed { record } => into.push(Told::Committed(record.shard.clone())),
+        RunEvent::Committed { record, .. } => into.push(Told::Committed(record.shard.clone())),
         _ => {}
     }
+}
+
+#[test]
+fn every_commit_tells_how_routing_looks_so_far_and_the_last_one_how_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), content());
+    let mut glances = Vec::new();
+    let done = Call::default().collect_and_tell(&dir.path().join("run"), &plan, &mut |event| {
+        if let RunEvent::Committed { so_far, .. } = event {
+            glances.push(so_far);
+        }
+    });
+    let last = done.unwrap().metrics.glance();
+    assert_eq!((glances.len(), glances.last()), (plan.shards.len(), Some(&last)));
+    assert!(glances.windows(2).all(|pair| pair[0].tokens < pair[1].tokens));
 }
 
 #[test]

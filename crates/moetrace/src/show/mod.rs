@@ -23,7 +23,7 @@ pub(crate) use families::{families, groups};
 pub(crate) use models::{Counted, models, models_json};
 pub(crate) use placement::gpu_json;
 pub(crate) use plan::{Estimate, plan, settings};
-pub(crate) use report::{layers, summary};
+pub(crate) use report::{glance, layers, summary};
 pub(crate) use run::{
     collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,
 };

@@ -2,9 +2,20 @@
 
 use std::fmt::Write as _;
 
-use moetrace_metrics::{MetricsReport, Spread};
+use moetrace_metrics::{Glance, MetricsReport, Spread};
 
 use super::{table, thousands};
+
+/// Routing so far, in one line of progress.
+pub(crate) fn glance(so_far: &Glance) -> String {
+    format!(
+        "so far {} tokens: coverage {:.1} %, load entropy {:.1} % of its maximum, MaxVio {:.2}",
+        thousands(so_far.tokens),
+        100.0 * so_far.coverage,
+        100.0 * so_far.load_entropy_normalised,
+        so_far.max_vio
+    )
+}
 
 /// One line per layer.
 pub(crate) fn layers(report: &MetricsReport) -> String {
