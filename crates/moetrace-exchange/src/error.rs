@@ -14,6 +14,8 @@ pub enum ExchangeError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} exists already", path.display())]
     Exists { path: PathBuf },
+    #[error("{} is inside the run {}, whose folder holds the run's own files", path.display(), run.display())]
+    InsideRun { path: PathBuf, run: PathBuf },
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
     #[error("{}, line {line}: {what}", path.display())]

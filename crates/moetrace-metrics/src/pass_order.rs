@@ -41,8 +41,29 @@ impl PassOrder {
 
     /// A layer arrives; gives its ordinal. Every expert of the view is below E then.
     pub(crate) fn layer(&mut self, view: &RoutingView<'_>) -> Result<usize, MetricsError> {
+        self.check(view)?;
+        self.open.iter_mut().for_each(|open| open.recorded += 1);
+        Ok(view.ordinal().index())
+    }
+
+    /// A layer arrives as two routers decided it; gives its ordinal. Both views are as [`layer`](Self::layer) has it.
+    pub(crate) fn pair(
+        &mut self,
+        reference: &RoutingView<'_>,
+        other: &RoutingView<'_>,
+    ) -> Result<usize, MetricsError> {
+        self.check(reference)?;
+        let (layer, found, expected) = (reference.layer(), other.ordinal(), reference.ordinal());
+        if found != expected {
+            return Err(MetricsError::LayerPair { layer, found, expected });
+        }
+        self.check(other)?;
+        self.layer(reference)
+    }
+
+    fn check(&self, view: &RoutingView<'_>) -> Result<(), MetricsError> {
         let (found, layer) = (view.ordinal(), view.layer());
-        let Some(open) = &mut self.open else { return Err(MetricsError::OutsidePass { found }) };
+        let Some(open) = &self.open else { return Err(MetricsError::OutsidePass { found }) };
         if found.index() != open.recorded || open.recorded >= self.layers {
             return Err(MetricsError::LayerOrder { found, expected: open.recorded });
         }
@@ -56,8 +77,7 @@ impl PassOrder {
             let row = view.experts().iter().position(|id| id.0 == highest).unwrap_or(0) / self.chosen;
             return Err(MetricsError::ExpertRange { layer, row, found: highest, experts: self.experts });
         }
-        open.recorded += 1;
-        Ok(found.index())
+        Ok(())
     }
 
     /// The pass is complete.

@@ -35,7 +35,7 @@ impl Measure {
 }
 
 /// Counts to be expected by chance for a ratio to be shown.
-const LEAST_EXPECTED: f64 = 5.0;
+pub(crate) const LEAST_EXPECTED: f64 = 5.0;
 
 /// A measure with its words.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use moetrace_metrics::MetricsReport;
 use moetrace_metrics::coactivation::{CoactivationReport, LayerCoactivation};
 use moetrace_metrics::contexts::ContextsReport;
 use moetrace_metrics::cross_layer::CrossLayerReport;
@@ -10,6 +9,7 @@ use moetrace_metrics::fidelity::FidelityReport;
 use moetrace_metrics::segments::SegmentReport;
 use moetrace_metrics::temporal::TemporalReport;
 use moetrace_metrics::vocabulary::{Keyword, VocabularyLayer, VocabularyReport};
+use moetrace_metrics::{GroupsReport, MetricsReport};
 
 /// One run, or two side by side.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +37,12 @@ pub struct ReportedRun {
     pub datasets: Vec<DatasetFacts>,
     /// What a reader must know before the numbers, such as shards that are missing.
     pub notes: Vec<String>,
+    /// What is held against a second run's: the same names in both, in the same order.
+    pub compared: Vec<Fact>,
     /// The numbers.
     pub metrics: MetricsReport,
+    /// Loads by data set, label and position, as far as they were counted.
+    pub groups: Vec<GroupsReport>,
     /// How alike the choices of near tokens are, where it was counted.
     pub temporal: Option<TemporalReport>,
     /// What one layer's experts tell about the next layer's, where it was counted.
@@ -47,6 +51,8 @@ pub struct ReportedRun {
     pub segments: Option<SegmentReport>,
     /// How often experts were chosen together; one for each layer, or none.
     pub coactivation: Vec<Coactivation>,
+    /// Loads by token id, where they were counted.
+    pub vocabulary: Option<VocabularyReport>,
     /// What each expert serves, as far as it was counted.
     pub cards: Vec<ExpertCard>,
     /// Strings of token ids; empty where a run keeps none.

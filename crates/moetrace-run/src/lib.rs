@@ -50,7 +50,7 @@ pub use manifest::{
 };
 pub use origin::{HubFacts, HubFileFacts};
 pub use plan::{ContentSettings, Plan};
-pub use replay::{Trust, replay, replay_counts, replay_families};
+pub use replay::{ReplayHow, Trust, replay, replay_counts, replay_families};
 pub use shard::Shard;
 pub use status::{ShardState, Status, status};
 pub use summary::Summary;

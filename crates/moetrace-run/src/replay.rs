@@ -21,6 +21,17 @@ pub enum Trust {
     Sizes,
 }
 
+/// How committed shards are read back; no number depends on it.
+#[derive(Clone, Copy)]
+pub struct ReplayHow<'a> {
+    /// What is taken for granted about the files.
+    pub trust: Trust,
+    /// Threads at work, each with totals of its own.
+    pub threads: usize,
+    /// Called as each shard is read, from the thread that read it, with the shards read by then and all there are.
+    pub on_shard: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+}
+
 /// The core numbers over all committed shards of a run, and how many shards that were.
 ///
 /// # Errors
@@ -44,8 +55,6 @@ pub fn replay(
 /// not hold is not counted: contexts need weights and token ids, and are left out where any shard lacks them; with
 /// `vocabulary` the most frequent token ids, read beforehand, get a table.
 ///
-/// Each of `threads` threads holds totals of its own; the numbers do not depend on how many there are.
-///
 /// # Errors
 /// A [`RunError`] naming the file that is missing, damaged or not what its record says.
 pub fn replay_families(
@@ -54,12 +63,12 @@ pub fn replay_families(
     settings: &MetricsSettings,
     families: &MetricsFamilies,
     vocabulary: bool,
-    (trust, threads): (Trust, usize),
+    how: &ReplayHow<'_>,
 ) -> Result<(MetricsSet, usize), RunError> {
     let committed = committed(folder, manifest)?;
     let geometry = manifest.geometry()?;
     let mut families = families.clone();
-    let mut trust = trust;
+    let mut trust = how.trust;
     if vocabulary || families.contexts {
         let has = token_counts(folder, manifest, &committed, trust, settings.include_bos)?;
         // They have been hashed.
@@ -73,7 +82,7 @@ pub fn replay_families(
         let reader = open_shard(folder, manifest, shard, record, trust)?;
         Ok(reader.play(ROWS_PER_PASS, set)?)
     };
-    let total = over_shards(&committed, threads, new, play, MetricsSet::merge)?;
+    let total = over_shards(&committed, how, new, play, MetricsSet::merge)?;
     Ok((total, committed.len()))
 }
 
@@ -86,28 +95,28 @@ pub fn replay_counts(
     folder: &RunFolder,
     manifest: &Manifest,
     settings: &MetricsSettings,
-    (trust, threads): (Trust, usize),
+    how: &ReplayHow<'_>,
 ) -> Result<(ExpertCounts, usize), RunError> {
     let committed = committed(folder, manifest)?;
     let geometry = manifest.geometry()?;
     let empty = ExpertCounts::new(&geometry, settings)?;
     let play = |counts: &mut ExpertCounts, shard: &Shard, record: &CommitRecord| {
-        let reader = open_shard(folder, manifest, shard, record, trust)?;
+        let reader = open_shard(folder, manifest, shard, record, how.trust)?;
         Ok(reader.experts_only().play(ROWS_PER_PASS, counts)?)
     };
-    let total = over_shards(&committed, threads, || empty.clone(), play, ExpertCounts::merge)?;
+    let total = over_shards(&committed, how, || empty.clone(), play, ExpertCounts::merge)?;
     Ok((total, committed.len()))
 }
 
-/// Plays every shard, each of `threads` threads to a listener of its own, and merges these.
+/// Plays every shard, each thread to a listener of its own, and merges these.
 fn over_shards<T: Send>(
     committed: &[(&Shard, CommitRecord)],
-    threads: usize,
+    how: &ReplayHow<'_>,
     new: impl Fn() -> T + Sync,
     play: impl Fn(&mut T, &Shard, &CommitRecord) -> Result<(), RunError> + Sync,
     merge: impl Fn(&mut T, T) -> Result<(), MetricsError>,
 ) -> Result<T, RunError> {
-    let next = AtomicUsize::new(0);
+    let (next, read) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || -> Result<T, RunError> {
         let mut total = new();
         while let Some((shard, record)) = committed.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -117,10 +126,12 @@ fn over_shards<T: Send>(
                 next.store(committed.len(), Ordering::Relaxed);
             }
             played?;
+            let read = read.fetch_add(1, Ordering::Relaxed) + 1;
+            how.on_shard.iter().for_each(|tell| tell(read, committed.len()));
         }
         Ok(total)
     };
-    let threads = threads.clamp(1, committed.len().max(1));
+    let threads = how.threads.clamp(1, committed.len().max(1));
     let parts: Vec<Result<T, RunError>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let own = work();

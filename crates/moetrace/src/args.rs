@@ -177,6 +177,9 @@ pub(crate) struct CollectArgs {
     #[arg(long, value_name = "FILE", env = "MOETRACE_CONFIG", help_heading = "How")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Make no page, report.html, of a run that is complete: it takes reading the run once more
+    #[arg(long, env = "MOETRACE_NO_REPORT", value_parser = switch(), help_heading = "Output")]
+    pub(crate) no_report: bool,
     /// Print the result as JSON on standard output
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

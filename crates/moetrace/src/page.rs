@@ -1,23 +1,48 @@
-//! From a run folder to what its report is made of, and the report onto the disk.
+//! From a run folder to what its page is made of, and the page onto the disk; `collect` and `report` share it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use moetrace_metrics::MetricsReport;
-use moetrace_report::{DatasetFacts, Fact, ReportedRun};
-use moetrace_run::{Manifest, RunFolder};
+use moetrace_metrics::{FullReport, MetricsFamilies, MetricsSettings};
+use moetrace_report::{Coactivation, DatasetFacts, ExpertCard, Fact, ReportInput, ReportedRun};
+use moetrace_run::{Manifest, ReplayHow, RunError, RunFolder, replay_families};
 use moetrace_trace::{TraceError, read_vocabulary};
 
+use crate::failure::{Failure, code};
 use crate::show;
 
-/// A run with numbers that are at hand; those that need another reading are left out.
-pub(crate) fn reported(
+/// A run with every number that its committed shards give, and what to tell of it: that shards are missing.
+pub(crate) fn counted(
     folder: &RunFolder,
-    manifest: &Manifest,
-    metrics: MetricsReport,
-) -> Result<ReportedRun, TraceError> {
+    include_bos: bool,
+    how: &ReplayHow<'_>,
+) -> Result<(ReportedRun, Option<String>), RunError> {
+    let manifest = folder.manifest()?;
+    let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
+    let settings = MetricsSettings { include_bos, seed };
+    let families = MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() };
+    let (metrics, committed) = replay_families(folder, &manifest, &settings, &families, true, how)?;
+    let mut run = reported(folder, &manifest, metrics.report())?;
+    let of = manifest.shards.len();
+    let note = (committed < of).then(|| {
+        format!("{committed} of {of} shards of {} are committed; the numbers are of those.", run.name)
+    });
+    run.notes.extend(note.clone());
+    Ok((run, note))
+}
+
+/// Draws the page and writes it.
+pub(crate) fn write(input: &ReportInput<'_>, path: &Path) -> Result<(), Failure> {
+    let page = moetrace_report::page(input).map_err(|error| {
+        let what = format!("the page cannot be made: {error}");
+        Failure::new(code::INTERNAL, "E-INTERNAL", what, "report this line")
+    })?;
+    place(path, page.as_bytes()).map_err(|error| Failure::output(path, &error))
+}
+
+fn reported(folder: &RunFolder, manifest: &Manifest, report: FullReport) -> Result<ReportedRun, TraceError> {
     let root = folder.root();
     let name = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
     let setting = |s: &moetrace_run::ResolvedSetting| Fact {
@@ -33,6 +58,8 @@ pub(crate) fn reported(
         truncated: d.truncated,
         skipped: d.skipped.iter().map(|(why, n)| (why.replace('_', " "), *n)).collect(),
     };
+    let compared = show::model_facts(manifest, &report);
+    let cards = report.vocabulary.as_ref().map(|v| ExpertCard::of_reports(v, report.contexts.as_ref()));
     Ok(ReportedRun {
         name,
         model: manifest.model.name.clone(),
@@ -40,12 +67,15 @@ pub(crate) fn reported(
         settings: manifest.settings.iter().map(setting).collect(),
         datasets: manifest.datasets.iter().map(dataset).collect(),
         notes: Vec::new(),
-        metrics,
-        temporal: None,
-        cross_layer: None,
-        segments: None,
-        coactivation: Vec::new(),
-        cards: Vec::new(),
+        compared: compared.into_iter().map(|(name, value)| Fact::new(name, value)).collect(),
+        metrics: report.core,
+        groups: report.groups,
+        temporal: report.temporal,
+        cross_layer: report.cross_layer,
+        segments: report.segments,
+        coactivation: report.coactivation.as_ref().map_or_else(Vec::new, Coactivation::of_report),
+        cards: cards.unwrap_or_default(),
+        vocabulary: report.vocabulary,
         tokens: tokens(folder)?,
     })
 }

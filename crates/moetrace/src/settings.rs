@@ -141,7 +141,8 @@ fn resolved(
 ) -> Vec<ResolvedSetting> {
     let root = command();
     let Some(sub) = root.find_subcommand(name) else { return Vec::new() };
-    let shown = |id: &str| !matches!(id, "help" | "quiet" | "json" | "fresh" | "repair" | "config" | "gpu");
+    let hidden = ["help", "quiet", "json", "no_report", "fresh", "repair", "config", "gpu"];
+    let shown = |id: &str| !hidden.contains(&id);
     sub.get_arguments()
         .filter(|arg| shown(arg.get_id().as_str()))
         .map(|arg| {

@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM, SIGHUP and SIGUSR1 (a cluster's warning) end a run cleanly; a second one ends it at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -17,6 +17,8 @@ const SIGNALS: [i32; 4] = [SIGINT, SIGTERM, SIGUSR1, SIGHUP];
 /// is still at it then ends as if it were killed, which loses no more.
 const GRACE: Duration = Duration::from_millis(3_500);
 
+const CONTINUE: &str = "interrupted: committed shards are safe; run the same command to continue";
+
 /// Set from a signal handler.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
@@ -25,13 +27,19 @@ pub(crate) struct Stop {
     signal: Arc<AtomicUsize>,
     /// Whether nothing is being written: the first signal ends that at once.
     idle: Arc<AtomicBool>,
+    /// What to say where the run is complete and only what is derived from it is being made.
+    done: Arc<OnceLock<String>>,
 }
 
 impl Stop {
     /// Listens from now on.
     pub(crate) fn install() -> std::io::Result<Self> {
-        let stop =
-            Self { asked: Arc::default(), signal: Arc::default(), idle: Arc::new(AtomicBool::new(true)) };
+        let stop = Self {
+            asked: Arc::default(),
+            signal: Arc::default(),
+            idle: Arc::new(AtomicBool::new(true)),
+            done: Arc::default(),
+        };
         for signal in SIGNALS {
             // The order matters: the first signal finds `asked` unset and only sets it.
             flag::register_conditional_shutdown(
@@ -43,13 +51,13 @@ impl Stop {
             flag::register_usize(signal, Arc::clone(&stop.signal), signal as usize)?;
         }
         let mut signals = Signals::new(SIGNALS)?;
-        let idle = Arc::clone(&stop.idle);
+        let (idle, done) = (Arc::clone(&stop.idle), Arc::clone(&stop.done));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let Some(signal) = signals.forever().next() else { return };
             if !idle.load(Ordering::Relaxed) {
                 std::thread::sleep(GRACE);
             }
-            output::tell("interrupted: committed shards are safe; run the same command to continue");
+            output::tell(done.get().map_or(CONTINUE, String::as_str));
             std::process::exit(i32::from(exit_code(signal)));
         })?;
         Ok(stop)
@@ -58,6 +66,13 @@ impl Stop {
     /// Says whether nothing is being written now, as while texts are read and the model is loaded.
     pub(crate) fn set_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Says that the run is complete: a signal ends what follows at once, and these are its words.
+    pub(crate) fn set_done(&self, words: String) {
+        // Only the first counts, and there is one end of a run.
+        let _ = self.done.set(words);
+        self.set_idle(true);
     }
 
     /// The exit code of the signal that came.

@@ -90,7 +90,8 @@ trait Writer {
 /// Writes the committed shards of a run into the new folder `out`. Every file of the run is hashed before it is read.
 ///
 /// # Errors
-/// [`ExchangeError::Exists`] if `out` or `out.part` is there, [`ExchangeError::File`] if the layout cannot hold the
+/// [`ExchangeError::InsideRun`] if `out` is in the run's folder, [`ExchangeError::Exists`] if `out` or `out.part` is
+/// there, [`ExchangeError::File`] if the layout cannot hold the
 /// run, [`ExchangeError::Run`] for what is wrong with the run, [`ExchangeError::Io`]. Nothing is left behind.
 pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Exported, ExchangeError> {
     let manifest = folder.manifest()?;
@@ -102,6 +103,7 @@ pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Ex
             return Err(ExchangeError::Exists { path: path.to_owned() });
         }
     }
+    refuse_inside(folder, out)?;
     std::fs::create_dir(&part).on("cannot create", &part)?;
     let written = write(folder, &manifest, layout, &part).and_then(|exported| {
         std::fs::rename(&part, out).on("cannot create", out)?;
@@ -112,6 +114,18 @@ pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Ex
         let _ = std::fs::remove_dir_all(&part);
     }
     written
+}
+
+/// A run's folder is the run's: what else lies there would be taken for a part of it, or for damage.
+fn refuse_inside(folder: &RunFolder, out: &Path) -> Result<(), ExchangeError> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A place that is not there is inside of nothing; creating the folder says that it is not there.
+    let (Ok(parent), Ok(run)) = (parent.canonicalize(), folder.root().canonicalize()) else { return Ok(()) };
+    if parent.starts_with(&run) {
+        let (path, run) = (out.to_owned(), folder.root().to_owned());
+        return Err(ExchangeError::InsideRun { path, run });
+    }
+    Ok(())
 }
 
 fn write(

@@ -17,6 +17,7 @@ use self::agreement::{Choice, NOT_CHOSEN};
 use self::totals::{DivergenceTotals, LayerTotals, LossTotals};
 use crate::MetricsError;
 use crate::fixed_sum::LARGEST_TERM;
+use crate::pass_order::{PassOrder, check_geometry, counted_rows};
 
 pub use self::distribution::{kl_bits, mean_square};
 pub use self::report::{
@@ -43,6 +44,7 @@ pub struct FidelitySettings {
 pub struct RoutingFidelity {
     geometry: RoutingGeometry,
     settings: FidelitySettings,
+    order: PassOrder,
     samples: u64,
     bos_excluded: u64,
     layers: Vec<LayerTotals>,
@@ -52,13 +54,12 @@ pub struct RoutingFidelity {
     losses: LossTotals,
     /// Weights of one row's experts, `[E]`; below 0 where not chosen.
     marks: Vec<f32>,
-    pass: Option<Pass>,
+    pass: Pass,
 }
 
 /// The pass between `begin` and `end`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Pass {
-    rows: usize,
     samples: u64,
     bos_excluded: u64,
     counted: Vec<Range<usize>>,
@@ -66,7 +67,6 @@ struct Pass {
     first: Vec<Option<usize>>,
     /// Whether the reference has a tie in some layer, `[N]`.
     tied: Vec<bool>,
-    recorded: usize,
 }
 
 impl RoutingFidelity {
@@ -76,6 +76,7 @@ impl RoutingFidelity {
         Self {
             geometry: geometry.clone(),
             settings,
+            order: PassOrder::new(geometry),
             samples: 0,
             bos_excluded: 0,
             layers: layers.collect(),
@@ -83,7 +84,7 @@ impl RoutingFidelity {
             untied: DivergenceTotals::new(geometry),
             losses: LossTotals::default(),
             marks: vec![NOT_CHOSEN; geometry.experts()],
-            pass: None,
+            pass: Pass::default(),
         }
     }
 
@@ -92,20 +93,16 @@ impl RoutingFidelity {
     /// # Errors
     /// [`MetricsError::PassStillOpen`].
     pub fn begin(&mut self, batch: &TokenBatch) -> Result<(), MetricsError> {
-        if let Some(open) = &self.pass {
-            return Err(MetricsError::PassStillOpen { found: open.recorded, expected: self.layers.len() });
-        }
-        let left_out = |bos: bool| usize::from(bos && !self.settings.include_bos);
-        let counted = batch.spans().iter().map(|s| s.start + left_out(s.begins_with_bos)..s.start + s.len);
-        self.pass = Some(Pass {
-            rows: batch.len(),
+        self.order.begin(batch.len())?;
+        let spans = batch.spans().iter().map(|span| counted_rows(span, self.settings.include_bos));
+        let (counted, left_out): (Vec<Range<usize>>, Vec<u64>) = spans.unzip();
+        self.pass = Pass {
             samples: batch.spans().len() as u64,
-            bos_excluded: batch.spans().iter().map(|s| left_out(s.begins_with_bos) as u64).sum(),
-            counted: counted.collect(),
+            bos_excluded: left_out.iter().sum(),
+            counted,
             first: vec![None; batch.len()],
             tied: vec![false; batch.len()],
-            recorded: 0,
-        });
+        };
         Ok(())
     }
 
@@ -120,41 +117,21 @@ impl RoutingFidelity {
         reference: &RoutingView<'_>,
         other: &RoutingView<'_>,
     ) -> Result<(), MetricsError> {
-        let (layer, k) = (reference.layer(), self.geometry.chosen());
-        let Some(pass) = &mut self.pass else {
-            return Err(MetricsError::OutsidePass { found: reference.ordinal() });
-        };
-        if reference.ordinal() != other.ordinal() {
-            let (found, expected) = (other.ordinal(), reference.ordinal());
-            return Err(MetricsError::LayerPair { layer, found, expected });
-        }
-        let ordinal = reference.ordinal().index();
-        let Some(totals) = self.layers.get_mut(ordinal).filter(|_| ordinal == pass.recorded) else {
-            return Err(MetricsError::LayerOrder { found: reference.ordinal(), expected: pass.recorded });
-        };
-        for view in [reference, other] {
-            if view.rows() != pass.rows || view.chosen() != k {
-                let (found, chosen, expected) = (view.rows(), view.chosen(), pass.rows);
-                return Err(MetricsError::ViewShape { layer, found, chosen, expected, k });
-            }
-        }
+        let ordinal = self.order.pair(reference, other)?;
+        let (layer, experts) = (reference.layer(), self.geometry.experts());
         let pair = Pair {
             margins: reference.margins().ok_or(MetricsError::NotRecorded { layer, plane: "margins" })?,
             // Where all experts are chosen there is no boundary that two of them could tie at.
-            boundary: k < self.geometry.experts(),
+            boundary: self.geometry.chosen() < experts,
             views: [reference, other],
-            weights: [
-                check_rows(reference, self.geometry.experts())?,
-                check_rows(other, self.geometry.experts())?,
-            ],
+            weights: [check_planes(reference, experts)?, check_planes(other, experts)?],
         };
-        pass.count(totals, &pair, &mut self.marks)?;
+        self.pass.count((ordinal, &mut self.layers[ordinal]), &pair, &mut self.marks)?;
         if let (Some(a), Some(b)) = (reference.nll(), other.nll()) {
-            for row in pass.counted.iter().cloned().flatten() {
+            for row in self.pass.counted.iter().cloned().flatten() {
                 self.losses.add((layer, row), a[row], b[row])?;
             }
         }
-        pass.recorded += 1;
         Ok(())
     }
 
@@ -163,10 +140,8 @@ impl RoutingFidelity {
     /// # Errors
     /// [`MetricsError::EndWithoutBegin`], [`MetricsError::LayersMissing`].
     pub fn end(&mut self) -> Result<(), MetricsError> {
-        let Some(pass) = self.pass.take() else { return Err(MetricsError::EndWithoutBegin) };
-        if pass.recorded != self.layers.len() {
-            return Err(MetricsError::LayersMissing { found: pass.recorded, expected: self.layers.len() });
-        }
+        self.order.end()?;
+        let pass = std::mem::take(&mut self.pass);
         for row in pass.counted.into_iter().flatten() {
             let totals = if pass.tied[row] { &mut self.tied } else { &mut self.untied };
             totals.add(pass.first[row]);
@@ -182,17 +157,12 @@ impl RoutingFidelity {
     /// [`MetricsError::GeometryMismatch`], [`MetricsError::BosMismatch`], or [`MetricsError::MergeInsidePass`] if
     /// either side has a pass open.
     pub fn merge(&mut self, other: &Self) -> Result<(), MetricsError> {
-        let shape = |g: &RoutingGeometry| (g.experts(), g.chosen(), g.layers().to_vec());
-        if shape(&self.geometry) != shape(&other.geometry) {
-            return Err(MetricsError::geometry(&other.geometry, &self.geometry));
-        }
+        check_geometry(&other.geometry, &self.geometry)?;
         if self.settings != other.settings {
             let (found, expected) = (other.settings.include_bos, self.settings.include_bos);
             return Err(MetricsError::BosMismatch { found, expected });
         }
-        if let Some(pass) = self.pass.as_ref().or(other.pass.as_ref()) {
-            return Err(MetricsError::MergeInsidePass { found: pass.recorded, expected: self.layers.len() });
-        }
+        self.order.check_merge(&other.order)?;
         self.samples += other.samples;
         self.bos_excluded += other.bos_excluded;
         self.layers.iter_mut().zip(&other.layers).for_each(|(ours, theirs)| ours.merge(theirs));
@@ -220,10 +190,10 @@ struct Pair<'a> {
 }
 
 impl Pass {
-    /// Counts every row of one layer.
+    /// Counts every row of one layer, given its ordinal.
     fn count(
         &mut self,
-        totals: &mut LayerTotals,
+        (ordinal, totals): (usize, &mut LayerTotals),
         pair: &Pair<'_>,
         marks: &mut [f32],
     ) -> Result<(), MetricsError> {
@@ -239,7 +209,7 @@ impl Pass {
                 marks,
             );
             if !same {
-                self.first[row] = self.first[row].or(Some(self.recorded));
+                self.first[row] = self.first[row].or(Some(ordinal));
             }
             self.tied[row] |= tie;
             if let Some((a, b)) = logits {
@@ -251,18 +221,13 @@ impl Pass {
 }
 
 /// The weights of a view whose numbers can be counted.
-fn check_rows<'a>(view: &RoutingView<'a>, experts: usize) -> Result<&'a [f32], MetricsError> {
+fn check_planes<'a>(view: &RoutingView<'a>, experts: usize) -> Result<&'a [f32], MetricsError> {
     let (layer, k) = (view.layer(), view.chosen());
     let all = view.weights().ok_or(MetricsError::NotRecorded { layer, plane: "weights" })?;
-    for (row, (ids, weights)) in view.experts().chunks_exact(k).zip(all.chunks_exact(k)).enumerate() {
-        if let Some(id) = ids.iter().find(|id| id.index() >= experts) {
-            return Err(MetricsError::ExpertRange { layer, row, found: id.0, experts });
-        }
-        // Weights do not rise with the rank: the first stands for all.
-        if weights[0] > LARGEST_TERM {
-            let (plane, found) = ("weight", weights[0]);
-            return Err(MetricsError::TooLarge { layer, row, plane, found, limit: LARGEST_TERM });
-        }
+    // Weights do not rise with the rank: the first stands for all.
+    let highest = all.chunks_exact(k).map(|weights| weights[0]).enumerate();
+    if let Some((row, found)) = highest.into_iter().find(|&(_, weight)| weight > LARGEST_TERM) {
+        return Err(MetricsError::TooLarge { layer, row, plane: "weight", found, limit: LARGEST_TERM });
     }
     if let Some(logits) = view.logits().filter(|logits| logits.len() != view.rows() * experts) {
         let (found, expected) = (logits.len() / view.rows().max(1), view.rows());

@@ -49,7 +49,8 @@ pub(super) fn build(passes: &Passes, layers: &[LayerTotals], kept: &KeptRows) ->
 }
 
 fn interval(resampled: Resampled) -> Interval {
-    Interval { value: resampled.value, low: resampled.low, high: resampled.high }
+    let Resampled { value, low, high, empty_draws } = resampled;
+    Interval { value, low, high, empty_draws }
 }
 
 impl Context {

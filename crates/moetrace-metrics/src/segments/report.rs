@@ -57,7 +57,8 @@ pub struct SegmentScores {
     pub caches: Vec<SegmentCache>,
 }
 
-/// A number over the seeded samples, and the middle 95 % of 1,000 draws of as many samples with replacement.
+/// A number over the seeded samples, and the middle 95 % of 1,000 draws of as many samples with replacement; of those
+/// draws that have a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Over the samples as they are.
@@ -66,6 +67,9 @@ pub struct Interval {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+    /// Draws left out: no sample in them is as long as a segment, so that they have no number.
+    #[serde(default)]
+    pub empty_draws: u32,
 }
 
 /// A cache that holds the experts which a segment chooses most.

@@ -16,24 +16,33 @@ pub(super) const SHUFFLES: usize = 4;
 /// Tokens of the random null.
 const RANDOM_TOKENS: usize = 16_384;
 
-/// Where 95 % of the draws lie: the 26th and the 975th of 1,000 in ascending order.
+/// Where 95 % of the draws lie: the 26th and the 975th of 1,000 in ascending order, as far in from either end of fewer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resampled {
     /// SRP over the samples as they are.
     pub(super) value: f64,
     pub(super) low: f64,
     pub(super) high: f64,
+    /// Draws without a segment, which are left out.
+    pub(super) empty_draws: u32,
 }
 
-/// One number a draw, and the samples' own before them.
-struct Draws(Vec<f64>);
+/// One number a draw, and the samples' own before them; `None` of a draw without a segment.
+struct Draws {
+    value: f64,
+    draws: Vec<Option<f64>>,
+}
 
 impl Draws {
-    fn interval(mut self) -> Resampled {
-        let value = self.0[0];
-        let draws = &mut self.0[1..];
+    fn interval(self) -> Resampled {
+        let all = self.draws.len();
+        let mut draws: Vec<f64> = self.draws.into_iter().flatten().collect();
         draws.sort_unstable_by(f64::total_cmp);
-        Resampled { value, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
+        let (n, value) = (draws.len(), self.value);
+        // The samples themselves have a segment; without any draw that has one they are all that is known.
+        let at = |i: Option<usize>| i.and_then(|i| draws.get(i)).copied().unwrap_or(value);
+        let (low, high) = (at(Some(n / 40)), at(n.checked_sub(1 + n / 40)));
+        Resampled { value, low, high, empty_draws: (all - n) as u32 }
     }
 }
 
@@ -141,10 +150,20 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Draws of one length over every layer.
+/// Draws of one length over every layer; the first is the samples as they are, some of which have a segment.
 fn intervals(layers: &[Vec<Vec<SegmentTotals>>], at: usize, draws: &[Vec<f64>]) -> Intervals {
     let length = SEGMENT_LENGTHS[at];
     let mut pooled = vec![vec![0.0; length]; draws.len()];
+    // Samples have their segments in every layer.
+    let first = layers.first().map_or(&[][..], Vec::as_slice);
+    let has_segments = |times: &Vec<f64>| {
+        first.iter().zip(times).any(|(sample, &times)| times > 0.0 && sample[at].segments > 0)
+    };
+    let filled: Vec<bool> = draws.iter().map(has_segments).collect();
+    let interval = |srp: Vec<f64>| {
+        let known = srp.iter().zip(&filled).skip(1).map(|(&srp, &filled)| filled.then_some(srp));
+        Draws { value: srp.first().copied().unwrap_or(0.0), draws: known.collect() }.interval()
+    };
     let mut of_layer = |samples: &Vec<Vec<SegmentTotals>>| {
         // Few segments hold an expert in every token: what follows the last count above 0 is left out.
         let counts: Vec<Vec<f64>> = samples.iter().map(|sample| reals(&sample[at].at_least)).collect();
@@ -157,10 +176,10 @@ fn intervals(layers: &[Vec<Vec<SegmentTotals>>], at: usize, draws: &[Vec<f64>]) 
             pooled.iter_mut().zip(&sums).for_each(|(all, n)| *all += n);
             best_group(&sums).srp
         });
-        Draws(values.collect()).interval()
+        interval(values.collect())
     };
     let layers = layers.iter().map(&mut of_layer).collect();
-    let pooled = Draws(pooled.iter().map(|sums| best_group(sums).srp).collect()).interval();
+    let pooled = interval(pooled.iter().map(|sums| best_group(sums).srp).collect());
     Intervals { layers, pooled }
 }
 
@@ -209,8 +228,18 @@ mod tests {
 
     #[test]
     fn an_interval_leaves_25_draws_out_at_either_end() {
-        let draws: Vec<f64> = [7.0].into_iter().chain((1..=1000).rev().map(f64::from)).collect();
-        let interval = Draws(draws).interval();
-        assert_eq!(interval, Resampled { value: 7.0, low: 26.0, high: 975.0 });
+        let draws = (1..=1000).rev().map(|n| Some(f64::from(n))).collect();
+        let interval = Draws { value: 7.0, draws }.interval();
+        assert_eq!(interval, Resampled { value: 7.0, low: 26.0, high: 975.0, empty_draws: 0 });
+    }
+
+    #[test]
+    fn draws_without_a_segment_move_no_end() {
+        // 1 to 80 and as many draws of nothing: two of 80 are left out at either end.
+        let draws = (1..=80).flat_map(|n| [None, Some(f64::from(n))]).collect();
+        let interval = Draws { value: 7.0, draws }.interval();
+        assert_eq!(interval, Resampled { value: 7.0, low: 3.0, high: 78.0, empty_draws: 80 });
+        let nothing = Draws { value: 7.0, draws: vec![None; 3] }.interval();
+        assert_eq!(nothing, Resampled { value: 7.0, low: 7.0, high: 7.0, empty_draws: 3 });
     }
 }

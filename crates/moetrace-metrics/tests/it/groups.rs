@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use moetrace_metrics::groups::{GroupReport, MOST_LABELS};
-use moetrace_metrics::{GroupBy, GroupMetrics, GroupsReport, MetricsError, MetricsSettings};
+use moetrace_metrics::{GroupBy, GroupMetrics, GroupsReport, MetricsError, MetricsSettings, RoutingMetrics};
 use proptest::prelude::*;
 
 use crate::text::{constant_text, geometry, renamed};
@@ -68,6 +68,41 @@ fn information(loads: &[&Vec<u64>]) -> f64 {
     bits
 }
 
+/// What both count must be one number, whichever is printed.
+fn agrees_with_the_core(e: usize, texts: &[Written]) -> Result<(), TestCaseError> {
+    let geometry = geometry(e, 3, texts[0].text.choices.len() as u16);
+    let mut core = RoutingMetrics::new(&geometry, &MetricsSettings::default());
+    texts.iter().for_each(|text| play(&geometry, &[text], &mut core));
+    let (core, groups) = (core.report(), fold(GroupBy::Dataset, e, 3, texts));
+    for (ours, theirs) in core.datasets.iter().zip(&groups.groups) {
+        prop_assert_eq!(Some(&ours.name), theirs.dataset.as_ref());
+        prop_assert_eq!(
+            (ours.samples, ours.tokens, ours.bos_excluded),
+            (theirs.samples, theirs.tokens, theirs.bos_excluded)
+        );
+        let loads: Vec<Vec<u64>> = ours.layers.iter().map(|l| l.loads.clone()).collect();
+        prop_assert_eq!(&loads, &theirs.loads);
+    }
+    prop_assert_eq!(core.datasets.len(), groups.groups.len());
+    for (ours, theirs) in core.layers.iter().zip(&groups.layers) {
+        let ours = ours.specialisation.as_ref();
+        prop_assert_eq!(ours.is_some(), theirs.null.is_some());
+        let (Some(ours), Some(null)) = (ours, theirs.null) else { continue };
+        prop_assert_eq!(ours.mutual_information_bits, theirs.mutual_information_bits);
+        prop_assert_eq!(
+            (
+                ours.subset_mutual_information_bits,
+                ours.null_mean_bits,
+                ours.null_95th_percentile_bits,
+                ours.z
+            ),
+            (null.observed_bits, null.mean_bits, null.percentile_95_bits, null.z)
+        );
+        prop_assert_eq!((ours.subset_samples, ours.subset_tokens), (null.samples, null.tokens));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -98,6 +133,11 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn data_sets_are_counted_and_shuffled_as_the_core_does(texts in any_written(7, 3, 2)) {
+        agrees_with_the_core(7, &texts)?;
     }
 
     #[test]

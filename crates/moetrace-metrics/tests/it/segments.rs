@@ -187,6 +187,20 @@ fn an_interval_comes_from_texts_that_differ() {
 }
 
 #[test]
+fn draws_of_short_texts_alone_are_left_out_and_counted() {
+    // One text of 300 tokens that never changes, and eight with no segment of 16.
+    let mut texts = stays(9, 15, 1000);
+    texts[0] = stays(1, 300, 1000).remove(0);
+    let report = fold(16, 2, &texts);
+    let interval = report.overall[1].pooled_interval.unwrap();
+    assert_eq!((report.overall[1].length, interval.low, interval.high), (16, 1.0, 1.0));
+    // (8/9)^9 = 34.6 % of draws miss the long text: of 1,000 within four standard deviations of 346.
+    assert!((286..=406).contains(&interval.empty_draws), "{interval:?}");
+    assert_eq!(report.layers[0].lengths[1].interval, Some(interval));
+    assert_eq!(report.overall[0].pooled_interval.unwrap().empty_draws, 0);
+}
+
+#[test]
 fn a_text_shorter_than_a_segment_has_none() {
     let report = fold(4, 1, &[constant_text("a", 0, 15, 1, &[2])]);
     let segments: Vec<u64> = report.overall.iter().map(|overall| overall.segments).collect();

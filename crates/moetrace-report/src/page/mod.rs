@@ -9,12 +9,15 @@ mod depth;
 mod document;
 mod entropy;
 mod fidelity;
+mod groups;
 mod load;
+mod models;
 mod notes;
 mod overview;
 mod segments;
-mod specialisation;
 mod temporal;
+mod terms;
+mod vocabulary;
 
 pub use document::page;
 
@@ -25,17 +28,22 @@ use crate::section::Section;
 pub(crate) fn sections(input: &ReportInput<'_>) -> Vec<Section> {
     let all = [
         Some(overview::section(input)),
+        models::section(input),
         Some(load::section(input)),
         Some(balance::section(input)),
         Some(entropy::section(input)),
         Some(coverage::section(input)),
-        specialisation::section(input),
+        groups::datasets(input),
+        groups::labels(input),
+        groups::positions(input),
         coactivation::section(input),
         temporal::section(input),
         cross_layer::section(input),
         segments::section(input),
+        vocabulary::section(input),
         cards::section(input),
         fidelity::section(input),
+        Some(terms::section()),
         Some(notes::section(input)),
     ];
     all.into_iter().flatten().collect()

@@ -39,6 +39,16 @@ pub(crate) fn subtitle(input: &ReportInput<'_>) -> String {
 
 pub(crate) fn section(input: &ReportInput<'_>) -> Section {
     let runs: Vec<&ReportedRun> = std::iter::once(input.run).chain(input.other).collect();
+    let m = &input.run.metrics;
+    let lead = format!(
+        "A mixture-of-experts model has, in some of its layers, many small networks instead of a large one: the experts. A \
+         router picks a few of them for every token: here {} of {} in each of {}. This page shows which ones it picked, \
+         layer by layer, over the texts named below: how evenly they are used, what they specialise in, and how \
+         predictable the choice is. The words are explained under Terms, at the end.",
+        m.chosen,
+        m.experts,
+        counted(m.layers.len() as u64, "layer"),
+    );
     let mut blocks = vec![Block {
         heading: String::new(),
         how: "Each number is the mean over layers, with the lowest and the highest layer below it. \"Alike\" is what a \
@@ -53,7 +63,7 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
         blocks.push(datasets(run, runs.len() > 1));
     }
     blocks.push(facts("Settings", &runs, |run| &run.settings, false));
-    Section { id: "overview", title: "Overview", lead: String::new(), blocks }
+    Section { id: "overview", title: "Overview", lead, blocks }
 }
 
 fn notes(run: &ReportedRun) -> Markup {
@@ -100,7 +110,13 @@ fn tiles(run: &ReportedRun, several: bool) -> Markup {
     }
 }
 
-fn facts(heading: &str, runs: &[&ReportedRun], of: impl Fn(&ReportedRun) -> &Vec<Fact>, open: bool) -> Block {
+/// Facts with a column for each run.
+pub(super) fn facts(
+    heading: &str,
+    runs: &[&ReportedRun],
+    of: impl Fn(&ReportedRun) -> &Vec<Fact>,
+    open: bool,
+) -> Block {
     let mut names: Vec<&str> = Vec::new();
     for fact in runs.iter().flat_map(|run| of(run)) {
         if !names.contains(&fact.name.as_str()) {

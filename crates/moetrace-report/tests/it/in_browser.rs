@@ -8,7 +8,7 @@ use crate::hostile::PAYLOADS;
 use crate::{SMALL, synthetic};
 
 /// The page of a run in a browser of its own, or nothing where no browser is asked for.
-fn opened(run: &ReportedRun) -> anyhow::Result<Option<(Browser, tempfile::TempDir)>> {
+pub(crate) fn opened(run: &ReportedRun) -> anyhow::Result<Option<(Browser, tempfile::TempDir)>> {
     let Some(program) = chromium()? else { return Ok(None) };
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("report.html");
@@ -18,7 +18,7 @@ fn opened(run: &ReportedRun) -> anyhow::Result<Option<(Browser, tempfile::TempDi
     Ok(Some((browser, folder)))
 }
 
-fn named() -> Vec<String> {
+pub(crate) fn named() -> Vec<String> {
     ["code", "law", "verse"].map(str::to_owned).to_vec()
 }
 

@@ -3,7 +3,9 @@
 use moetrace_metrics::cross_layer::CrossLayerMetrics;
 use moetrace_metrics::segments::SegmentMetrics;
 use moetrace_metrics::temporal::TemporalMetrics;
-use moetrace_metrics::{MetricsSettings, RoutingMetrics};
+use moetrace_metrics::{
+    GroupBy, GroupMetrics, MetricsSettings, RoutingMetrics, TokenCounts, VocabularyMetrics,
+};
 use moetrace_report::{Coactivation, Context, DatasetFacts, ExpertCard, Fact, ReportedRun};
 use moetrace_routing::{
     ExpertId, LayerIndex, Planes, RoutingGeometry, RoutingPlanes, RoutingSink, RoutingView, SampleId,
@@ -17,11 +19,14 @@ pub(crate) struct Shape {
     pub(crate) chosen: usize,
     pub(crate) samples: u32,
     pub(crate) length: usize,
+    /// Token ids in use.
+    pub(crate) words: u32,
 }
 
 impl Shape {
     /// The shape of DeepSeek-MoE-16B: layers 1 to 27, 6 of 64 experts.
-    pub(crate) const DEEPSEEK: Self = Self { layers: 27, experts: 64, chosen: 6, samples: 24, length: 96 };
+    pub(crate) const DEEPSEEK: Self =
+        Self { layers: 27, experts: 64, chosen: 6, samples: 24, length: 96, words: 20_000 };
 
     pub(crate) fn geometry(&self) -> anyhow::Result<RoutingGeometry> {
         Ok(RoutingGeometry::new(self.experts, self.chosen, 4, (1..=self.layers).map(LayerIndex).collect())?)
@@ -52,11 +57,13 @@ pub(crate) fn play(shape: &Shape, datasets: &[String], sink: &mut dyn RoutingSin
     let mut random = Random(7);
     for sample in 0..shape.samples {
         let which = sample as usize % datasets.len();
-        let tokens = (0..shape.length).map(|_| TokenId((random.unit().powi(3) * 40.0) as u32)).collect();
+        let tokens =
+            (0..shape.length).map(|_| TokenId((random.unit().powi(3) * shape.words as f32) as u32)).collect();
         let span = Span {
             sample: SampleId(sample),
             dataset: datasets[which].as_str().into(),
-            label: None,
+            // A data set without labels is one of many.
+            label: (which > 0).then(|| format!("{} {}", datasets[which], sample % 4 / 2).into()),
             start: 0,
             len: shape.length,
             begins_with_bos: true,
@@ -148,7 +155,8 @@ fn coactivation(shape: &Shape, datasets: &[String]) -> anyhow::Result<Vec<Coacti
 /// Cards for every expert but the last of each layer, which was never chosen.
 fn cards(shape: &Shape, datasets: &[String]) -> Vec<ExpertCard> {
     let mut random = Random(11);
-    let mut ids = |n: usize| -> Vec<u32> { (0..n).map(|_| (random.next() % 40) as u32).collect() };
+    let mut ids =
+        |n: usize| -> Vec<u32> { (0..n).map(|_| (random.next() % u64::from(shape.words)) as u32).collect() };
     let mut cards = Vec::new();
     for layer in 1..=shape.layers {
         for expert in 0..shape.experts as u16 - 1 {
@@ -189,8 +197,17 @@ pub(crate) fn run(
     let mut temporal = TemporalMetrics::new(&geometry, &settings);
     let mut cross_layer = CrossLayerMetrics::new(&geometry, &settings);
     let mut segments = SegmentMetrics::new(&geometry, &settings);
+    let by = [GroupBy::Dataset, GroupBy::Label, GroupBy::Position];
+    let mut groups = by.map(|by| GroupMetrics::new(&geometry, &settings, by));
+    // Every id that is made up, so that each has a table.
+    let mut counts = TokenCounts::default();
+    counts.add(&(0..shape.words).map(TokenId).collect::<Vec<_>>());
+    let mut vocabulary = VocabularyMetrics::new(&geometry, &settings, &counts.most_frequent(&geometry));
+    let mut sinks: Vec<&mut dyn RoutingSink> =
+        vec![&mut metrics, &mut temporal, &mut cross_layer, &mut segments, &mut vocabulary];
+    sinks.extend(groups.iter_mut().map(|sink| sink as &mut dyn RoutingSink));
     // The same texts to each: they are made from a seed.
-    for sink in [&mut metrics as &mut dyn RoutingSink, &mut temporal, &mut cross_layer, &mut segments] {
+    for sink in sinks {
         play(shape, datasets, sink)?;
     }
     Ok(ReportedRun {
@@ -200,12 +217,15 @@ pub(crate) fn run(
         settings: vec![Fact { name: word(8), value: word(9), source: word(10) }],
         datasets: datasets.iter().enumerate().map(dataset).collect(),
         notes: vec![word(11)],
+        compared: vec![Fact::new(word(12), word(13)), Fact::new(word(14), word(15))],
         metrics: metrics.report(),
+        groups: groups.iter().map(GroupMetrics::report).collect(),
         temporal: Some(temporal.report()),
         cross_layer: Some(cross_layer.report()),
         segments: Some(segments.report()),
         coactivation: coactivation(shape, datasets)?,
+        vocabulary: Some(vocabulary.report()),
         cards: cards(shape, datasets),
-        tokens: (0..40).map(|id| (id, word(12 + id as usize))).collect(),
+        tokens: (0..shape.words).map(|id| (id, word(12 + id as usize))).collect(),
     })
 }

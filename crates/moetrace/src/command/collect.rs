@@ -1,17 +1,19 @@
 //! `moetrace collect`: run a model over texts and record its routing.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use moetrace_metrics::MetricsReport;
 use moetrace_report::ReportInput;
 use moetrace_routing::TokenId;
-use moetrace_run::{Collect, Outcome, ProcessUsage, RealFs, ResolvedSetting, RunError, RunEvent, Shard};
+use moetrace_run::{
+    Collect, Outcome, ProcessUsage, RealFs, ReplayHow, ResolvedSetting, RunError, RunEvent, Shard, Trust,
+};
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
 use crate::inputs::Inputs;
 use crate::output;
-use crate::page::{place, reported};
+use crate::page;
 use crate::prepare::{Prepared, Settings};
 use crate::progress::Progress;
 use crate::resident;
@@ -53,15 +55,15 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
         return Ok(stop.exit_code());
     }
     let report = outcome.metrics.report();
-    if outcome.committed == outcome.shards {
-        page_of(&prepared, &outcome, &report);
-    }
     if args.json {
         output::print_json(&show::collected(&out, &outcome, &report))?;
     } else if !args.quiet {
         output::print(&show::layers(&report))?;
         output::print(&show::summary(&report))?;
         output::print(&show::collected_lines(&out, &outcome, args.shards.is_some()))?;
+    }
+    if outcome.committed == outcome.shards && !args.no_report {
+        draw(&prepared, &outcome, &stop, progress);
     }
     Ok(0)
 }
@@ -104,23 +106,42 @@ fn run(
     })
 }
 
-/// Draws the finished run as `report.html`, from the numbers at hand. It can be drawn again at any time, so that
+/// Draws the finished run as `report.html`, as `moetrace report` does. It can be drawn again at any time, so that
 /// whatever goes wrong is worth a line and not the run.
-fn page_of(prepared: &Prepared, outcome: &Outcome, report: &MetricsReport) {
+fn draw(prepared: &Prepared, outcome: &Outcome, stop: &Stop, progress: Progress) {
     let path = prepared.folder.root().join("report.html");
     if outcome.written == 0 && path.exists() {
         return;
     }
-    let drawn = || -> anyhow::Result<()> {
-        let run = reported(&prepared.folder, &prepared.folder.manifest()?, report.clone())?;
-        let page = moetrace_report::page(&ReportInput { run: &run, other: None, fidelity: None })?;
-        Ok(place(&path, page.as_bytes())?)
+    let again = format!(
+        "'moetrace report {}' makes the page",
+        show::quoted(&prepared.folder.root().display().to_string())
+    );
+    stop.set_done(format!("interrupted: the run is complete; {again}"));
+    let tokens = show::thousands(prepared.plan.tokens());
+    progress.line(&format!("reading {tokens} tokens back for report.html; --no-report leaves the page out"));
+    let (begun, progress) = (Instant::now(), Mutex::new(progress));
+    let on_shard = |read: usize, of: usize| {
+        let text = format!("report.html: {read} of {of} shards read");
+        progress.lock().unwrap_or_else(PoisonError::into_inner).now_and_then(&text);
     };
-    if let Err(error) = drawn() {
-        output::tell(format_args!(
-            "warning[W-REPORT]: cannot write {}: {error:#}; the run is complete, 'moetrace report' makes the page",
-            path.display()
-        ));
+    // What was written now came from this process, and what was there before has just been hashed.
+    let how =
+        ReplayHow { trust: Trust::Sizes, threads: prepared.execution.threads, on_shard: Some(&on_shard) };
+    let counted = page::counted(&prepared.folder, prepared.metrics.include_bos, &how).map_err(Failure::from);
+    let written = counted.and_then(|(run, _)| {
+        stop.set_idle(false);
+        page::write(&ReportInput { run: &run, other: None, fidelity: None }, &path)
+    });
+    let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match written {
+        Ok(()) => {
+            let seconds = begun.elapsed().as_secs_f64();
+            progress.line(&format!("written in {seconds:.1} s: {}", path.display()));
+        }
+        Err(failure) => {
+            output::tell(format_args!("warning[W-REPORT]: {}; the run is complete, {again}", failure.what))
+        }
     }
 }
 

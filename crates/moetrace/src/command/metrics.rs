@@ -7,7 +7,7 @@ mod tables;
 use std::path::Path;
 
 use moetrace_metrics::{FullReport, GroupBy, MetricsFamilies, MetricsSettings};
-use moetrace_run::{Manifest, RunFolder, Trust, replay_families};
+use moetrace_run::{Manifest, ReplayHow, RunFolder, Trust, replay_families};
 
 use crate::args::{GroupByArg, MetricsArgs};
 use crate::failure::{Failure, code};
@@ -80,7 +80,7 @@ fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, FullReport), Failu
     } else {
         MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() }
     };
-    let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !core, how)?;
+    let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !core, &how)?;
     tell_if_parted(args, run, &manifest, committed);
     Ok((manifest, metrics.report()))
 }
@@ -90,7 +90,7 @@ struct Replay {
     folder: RunFolder,
     manifest: Manifest,
     settings: MetricsSettings,
-    how: (Trust, usize),
+    how: ReplayHow<'static>,
 }
 
 impl Replay {
@@ -101,7 +101,8 @@ impl Replay {
         let settings = MetricsSettings { include_bos: args.include_bos, seed };
         let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
         let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self { folder, manifest, settings, how: (trust, args.threads.unwrap_or(machine)) })
+        let how = ReplayHow { trust, threads: args.threads.unwrap_or(machine), on_shard: None };
+        Ok(Self { folder, manifest, settings, how })
     }
 }
 

@@ -3,34 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use moetrace_metrics::fidelity::{FidelityReport, FidelitySettings};
-use moetrace_metrics::{MetricsFamilies, MetricsSettings};
-use moetrace_report::{Coactivation, ExpertCard, PngError, PngRenderer, ReportInput, ReportedRun};
-use moetrace_run::{RunError, RunFolder, Trust, replay_families};
+use moetrace_report::{PngError, PngRenderer, ReportInput, ReportedRun};
+use moetrace_run::{ReplayHow, RunError, RunFolder, Trust};
 
 use crate::args::ReportArgs;
 use crate::failure::{Failure, code};
 use crate::output;
-use crate::page::{place, reported};
+use crate::page::{self, place};
 
 /// Counts every committed shard, draws, and writes.
 pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
-    let mut run = counted(&args.run, args)?;
-    let other = args.other.as_ref().map(|other| counted(other, args)).transpose()?;
+    let mut run = read(&args.run, args)?;
+    let other = args.other.as_ref().map(|other| read(other, args)).transpose()?;
     let fidelity = match &args.other {
         Some(other) => fidelity(args, other, &mut run)?,
         None => None,
     };
     let input = ReportInput { run: &run, other: other.as_ref(), fidelity: fidelity.as_ref() };
-    let page = moetrace_report::page(&input).map_err(|error| {
-        Failure::new(
-            code::INTERNAL,
-            "E-INTERNAL",
-            format!("the page cannot be made: {error}"),
-            "report this line",
-        )
-    })?;
     let out = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
-    place(&out, page.as_bytes()).map_err(|error| Failure::output(&out, &error))?;
+    page::write(&input, &out)?;
     output::tell(format_args!("written: {}", out.display()));
     if let Some(folder) = &args.figures {
         figures(&input, folder)?;
@@ -38,32 +29,13 @@ pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A run with every number that its committed shards give.
-fn counted(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
-    let folder = RunFolder::new(path);
-    let manifest = folder.manifest()?;
-    let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
-    let settings = MetricsSettings { include_bos: args.include_bos, seed };
+fn read(path: &Path, args: &ReportArgs) -> Result<ReportedRun, Failure> {
     let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
-    let families = MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (metrics, committed) =
-        replay_families(&folder, &manifest, &settings, &families, true, (trust, threads))?;
-    let report = metrics.report();
-    let mut run = reported(&folder, &manifest, report.core).map_err(RunError::from)?;
-    run.temporal = report.temporal;
-    run.cross_layer = report.cross_layer;
-    run.segments = report.segments;
-    run.coactivation = report.coactivation.map_or_else(Vec::new, |report| Coactivation::of_report(&report));
-    if let Some(vocabulary) = &report.vocabulary {
-        run.cards = ExpertCard::of_reports(vocabulary, report.contexts.as_ref());
-    }
-    let of = manifest.shards.len();
-    if committed < of {
-        let note =
-            format!("{committed} of {of} shards of {} are committed; the numbers are of those.", run.name);
+    let how = ReplayHow { trust, threads, on_shard: None };
+    let (run, note) = page::counted(&RunFolder::new(path), args.include_bos, &how)?;
+    if let Some(note) = note {
         output::tell(format_args!("note: {note}"));
-        run.notes.push(note);
     }
     Ok(run)
 }

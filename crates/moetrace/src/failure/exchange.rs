@@ -23,6 +23,9 @@ impl From<ExchangeError> for Failure {
                 what,
                 "name another folder with --out; a .part is left by an export that was killed, and can be removed",
             ),
+            ExchangeError::InsideRun { .. } => {
+                Self::new(code::USAGE, "E-USAGE", what, "name a folder outside the run with --out")
+            }
             ExchangeError::NotSaid { flag, .. } => {
                 Self::new(code::USAGE, "E-USAGE", what, format!("add {flag}"))
             }

@@ -20,7 +20,7 @@ pub(crate) use compare::{compared, comparison, not_compared};
 pub(crate) use downloads::downloads;
 pub(crate) use exchange::exported;
 pub(crate) use families::{families, groups};
-pub(crate) use models::{Counted, models, models_json};
+pub(crate) use models::{Counted, model_facts, models, models_json};
 pub(crate) use placement::gpu_json;
 pub(crate) use plan::{Estimate, plan, settings};
 pub(crate) use report::{glance, layers, summary};

@@ -29,8 +29,8 @@ struct Row {
 const SEGMENT: usize = 16;
 
 impl Row {
-    fn new(counted: &Counted) -> Self {
-        let (report, overall) = (&counted.report, &counted.report.core.overall);
+    fn new(report: &FullReport) -> Self {
+        let overall = &report.core.overall;
         let nearest = report.cross_layer.as_ref().and_then(|c| c.overall.by_distance.first());
         let segments = report.segments.iter().flat_map(|s| &s.overall);
         Self {
@@ -45,26 +45,10 @@ impl Row {
     }
 }
 
-/// A line for each run; entropies are parts of their maximum, so that models of different E compare.
-pub(crate) fn models(runs: &[Counted]) -> String {
-    let header = [
-        "run",
-        "model",
-        "experts",
-        "layers",
-        "parameters",
-        "active",
-        "weights",
-        "tokens",
-        "coverage",
-        "load entropy",
-        "gate entropy",
-        "MaxVio",
-        "reuse",
-        "affinity",
-        "SRP",
-    ];
-    let mut table = table(&header);
+/// What tells runs apart, each with its name, in the order it is shown. Entropies are parts of their maximum, so that
+/// models of different E compare.
+pub(crate) fn model_facts(manifest: &Manifest, report: &FullReport) -> Vec<(&'static str, String)> {
+    let (model, core, row) = (&manifest.model, &report.core, Row::new(report));
     let percent = |part: f64| format!("{:.1} %", 100.0 * part);
     let known = |part: Option<f64>| part.map_or_else(|| "-".to_owned(), percent);
     let unknown = || "-".to_owned();
@@ -75,25 +59,31 @@ pub(crate) fn models(runs: &[Counted]) -> String {
             format!("{:.2} M", n as f64 / 1e6)
         }
     };
-    for counted in runs {
-        let (model, core, row) = (&counted.manifest.model, &counted.report.core, Row::new(counted));
-        table.add_row([
-            word(&counted.run),
-            word(&model.name),
-            format!("{} of {}", core.chosen, core.experts),
-            core.layers.len().to_string(),
-            model.total_parameters.map_or_else(unknown, billions),
-            model.active_parameters.map_or_else(unknown, billions),
-            model.weight_bytes.map_or_else(unknown, |n| format!("{} {}", bytes(n), word(&model.precision))),
-            super::thousands(core.tokens),
-            percent(row.coverage),
-            percent(row.load_entropy),
-            known(row.gate_entropy),
-            format!("{:.2}", row.max_vio),
-            known(row.reuse),
-            known(row.affinity),
-            known(row.srp),
-        ]);
+    vec![
+        ("model", model.name.clone()),
+        ("experts", format!("{} of {}", core.chosen, core.experts)),
+        ("layers", core.layers.len().to_string()),
+        ("parameters", model.total_parameters.map_or_else(unknown, billions)),
+        ("active", model.active_parameters.map_or_else(unknown, billions)),
+        ("weights", model.weight_bytes.map_or_else(unknown, |n| format!("{} {}", bytes(n), model.precision))),
+        ("tokens", super::thousands(core.tokens)),
+        ("coverage", percent(row.coverage)),
+        ("load entropy", percent(row.load_entropy)),
+        ("gate entropy", known(row.gate_entropy)),
+        ("MaxVio", format!("{:.2}", row.max_vio)),
+        ("reuse", known(row.reuse)),
+        ("affinity", known(row.affinity)),
+        ("SRP", known(row.srp)),
+    ]
+}
+
+/// A line for each run.
+pub(crate) fn models(runs: &[Counted]) -> String {
+    let facts: Vec<_> = runs.iter().map(|counted| model_facts(&counted.manifest, &counted.report)).collect();
+    let names = facts.first().into_iter().flatten().map(|(name, _)| *name);
+    let mut table = table(&std::iter::once("run").chain(names).collect::<Vec<_>>());
+    for (counted, facts) in runs.iter().zip(&facts) {
+        table.add_row(std::iter::once(word(&counted.run)).chain(facts.iter().map(|(_, value)| word(value))));
     }
     let note = if over_other_texts(runs) {
         "the runs are over different texts or tokens, which numbers depend on too;\n "
@@ -131,7 +121,7 @@ pub(crate) struct ModelJson<'a> {
 /// The same for machines.
 pub(crate) fn models_json(runs: &[Counted]) -> Vec<ModelJson<'_>> {
     let each = runs.iter().map(|counted| {
-        let row = Row::new(counted);
+        let row = Row::new(&counted.report);
         ModelJson {
             run: &counted.run,
             model: &counted.manifest.model,

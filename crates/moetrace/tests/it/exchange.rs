@@ -69,6 +69,25 @@ fn every_layout_is_written_into_a_new_folder_and_none_over_another() {
 }
 
 #[test]
+fn nothing_is_exported_into_the_run_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = collect(dir.path(), &["--shards", "0..1"]);
+    let run = Path::new(&ours);
+    // By its own name, by a detour, and as seen from within.
+    let inside = [run.join("export"), run.join("data/long"), dir.path().join("run/../run/export")];
+    for out in inside {
+        let (code, stderr) =
+            fails(&["export", &ours, "--layout", "long", "--out", &out.display().to_string()]);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.starts_with("error[E-USAGE]: ") && stderr.contains("is inside the run"), "{stderr}");
+        assert!(!out.exists() && !out.with_extension("part").exists());
+    }
+    let here = ["export", ".", "--layout", "long", "--out", "export"];
+    let (code, stderr) = ends(moetrace().current_dir(run).args(here));
+    assert!(code == 2 && stderr.contains("export is inside the run ."), "{code}: {stderr}");
+}
+
+#[test]
 fn foreign_files_that_are_wrong_are_named_and_leave_no_folder() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("expert_weights_1.txt"), "0\t1\t\t0.5\t0.25\n0\t9\t\t0.5\t0.25\n")

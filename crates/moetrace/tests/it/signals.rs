@@ -1,6 +1,6 @@
 //! Whatever ends the process, the same command continues.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -49,6 +49,28 @@ fn each_signal_ends_a_run_within_five_seconds_and_the_same_command_continues_it(
         succeeds(&[&RUN[..], &["--out", out.to_str().unwrap()]].concat());
         assert_same_tables(&out, &whole);
     }
+}
+
+#[test]
+fn a_signal_while_the_page_is_made_leaves_a_complete_run_and_the_same_command_makes_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    // Long texts, so that the page takes longer than a signal.
+    let args = ["collect", "--traces", "200", "--out", out.to_str().unwrap()];
+    let mut child = moetrace().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("for report.html")), "the page was not begun");
+    let kill = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("interrupted: the run is complete; ")), "{said:?}");
+    // The numbers came before.
+    assert!(String::from_utf8(output.stdout).unwrap().contains("shards committed"));
+    assert!(out.join("summary.json").exists() && !out.join("report.html").exists());
+    succeeds(&args);
+    assert!(out.join("report.html").exists());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{output, show};
 /// Counts loads, pairs and transitions of every committed shard, writes them and prints them, or how many there are.
 pub(super) fn counts(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
     let Replay { folder, manifest, settings, how } = Replay::new(args, run)?;
-    let (counts, committed) = replay_counts(&folder, &manifest, &settings, how)?;
+    let (counts, committed) = replay_counts(&folder, &manifest, &settings, &how)?;
     tell_if_parted(args, run, &manifest, committed);
     let report = counts.report();
     if let Some(folder) = &args.parquet {

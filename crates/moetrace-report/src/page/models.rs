@@ -1,0 +1,22 @@
+//! Two models beside each other: what they are and how they route.
+
+use super::overview::facts;
+use crate::input::{ReportInput, ReportedRun};
+use crate::section::Section;
+
+/// Absent where there is one run.
+pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
+    let runs: [&ReportedRun; 2] = [input.run, input.other?];
+    let mut block = facts("A and B", &runs, |run| &run.compared, true);
+    block.how = "Coverage: part of the experts that were used. Entropies are parts of their maximum, so that models with \
+                 different numbers of experts compare: 1 is an even spread. MaxVio: by how much the busiest expert exceeds \
+                 an even load. Reuse: part of a token's experts that the next token uses too. Affinity: what an expert \
+                 tells about the next layer's, as a part of what is possible. SRP: how well the best fixed experts serve a \
+                 segment of 16 tokens, above chance: how predictable routing is. Active: parameters that one token meets. \
+                 Weights: parameters at the run's precision."
+        .into();
+    let lead = "How do the two models, or the two ways to run one, differ? Charts over depth below have a line for each run; \
+                maps and cards are of A unless they say otherwise."
+        .into();
+    Some(Section { id: "models", title: "Models", lead, blocks: vec![block] })
+}
