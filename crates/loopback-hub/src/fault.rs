@@ -9,6 +9,10 @@ pub enum Fault {
     Instead(u16, Vec<String>, Vec<u8>),
     /// The connection ends after so many bytes of the body.
     Cut(usize),
+    /// The same from a server that sends all from the beginning, whatever range was asked for.
+    CutNoRanges(usize),
+    /// The entity has so many bytes less; its length is not said.
+    Shorter(usize),
     /// Every byte of the body is another one.
     Spoilt,
     /// The body goes on after its end; its length is not said.

@@ -18,6 +18,7 @@ pub(crate) fn send(
         Some(Fault::Instead(status, headers, body)) => {
             answer = Answer { status: *status, headers: headers.clone(), body: body.clone(), etag: None };
         }
+        Some(Fault::Shorter(less)) => answer.body.truncate(answer.body.len().saturating_sub(*less)),
         Some(Fault::OtherEntity) => answer.etag = Some("\"another\"".to_owned()),
         Some(Fault::Spoilt) => answer.body.iter_mut().for_each(|byte| *byte = !*byte),
         Some(Fault::Late(pause)) => std::thread::sleep(*pause),
@@ -31,6 +32,7 @@ pub(crate) fn send(
     let mut body = answer.body.split_off(begin.min(answer.body.len()));
     match fault {
         Some(Fault::Longer(more)) => body.extend(std::iter::repeat_n(b'x', *more)),
+        Some(Fault::Shorter(_)) => {}
         _ => answer.headers.push(format!("Content-Length: {}", body.len())),
     }
     let mut out = stream;
@@ -38,7 +40,7 @@ pub(crate) fn send(
     if request.method == "HEAD" {
         return Ok(0);
     }
-    if let Some(Fault::Cut(after)) = fault {
+    if let Some(Fault::Cut(after) | Fault::CutNoRanges(after)) = fault {
         body.truncate(*after);
     }
     match fault {
@@ -65,8 +67,9 @@ fn range(request: &Seen, answer: &mut Answer, fault: Option<&Fault>) -> usize {
         request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
     let asked = asked.and_then(|from| from.parse::<usize>().ok());
     let is_same = request.headers.get("if-range").is_none_or(|tag| answer.etag.as_ref() == Some(tag));
-    let knows_ranges =
-        answer.status == 200 && answer.etag.is_some() && !matches!(fault, Some(Fault::NoRanges));
+    let knows_ranges = answer.status == 200
+        && answer.etag.is_some()
+        && !matches!(fault, Some(Fault::NoRanges | Fault::CutNoRanges(_)));
     let Some(from) = asked.filter(|_| is_same && knows_ranges) else { return 0 };
     let of = answer.body.len();
     if from >= of {

@@ -20,6 +20,10 @@ use crate::{Commit, FileHash, HubError, HubEvent, RepoFile, Subject};
 /// Downloads with the wrong hash before the error stands; a second one rules out a proxy that spoiled the first.
 const WRONG: u32 = 2;
 
+/// How often bytes that came may be given up for others in one call. A server that knows no ranges, or a listing that is
+/// not true, would else have the file sent again and again.
+const RESTARTS: u32 = 5;
+
 /// Bytes of a wrong body that are looked at for a message.
 const GLANCE: u64 = 512;
 
@@ -77,9 +81,8 @@ impl Download<'_> {
         let url = self.url(file);
         let mut partial = Partial::open(self.cache, file, hash)?;
         listener(&HubEvent::Begun { file: &file.path, bytes: file.bytes, have: partial.have() });
-        let (mut idle, mut wrong) = (0, 0);
+        let (mut best, mut idle, mut wrong) = (partial.have(), 0, 0);
         loop {
-            let before = partial.have();
             let (why, asked) = match self.receive(&url, file, &mut partial, listener) {
                 Ok(()) if partial.hash() == *hash => break,
                 Ok(()) => {
@@ -107,9 +110,11 @@ impl Download<'_> {
                     return Err(error);
                 }
             };
-            // Only repetitions that bring nothing count: a slow line may break a hundred times.
-            idle = if partial.have() > before { 0 } else { idle + 1 };
-            if idle > self.http.retries() {
+            // Only repetitions that bring nothing count: a slow line may break a hundred times. What was there before
+            // and comes once more is nothing.
+            idle = if partial.have() > best { 0 } else { idle + 1 };
+            best = best.max(partial.have());
+            if idle > self.http.retries() || partial.restarts() > RESTARTS {
                 let (have, bytes) = (partial.have(), file.bytes);
                 if have == 0 {
                     partial.discard();

@@ -18,6 +18,7 @@ pub(crate) struct Partial {
     bytes: u64,
     have: u64,
     validator: Option<String>,
+    restarts: u32,
 }
 
 impl Partial {
@@ -38,7 +39,16 @@ impl Partial {
         // Where there are no locks nobody adopts either.
         let _ = new.try_lock();
         let hasher = Hasher::new(hash, file.bytes);
-        Ok(Self { path, file: new, hasher, kind: hash.clone(), bytes: file.bytes, have: 0, validator: None })
+        Ok(Self {
+            path,
+            file: new,
+            hasher,
+            kind: hash.clone(),
+            bytes: file.bytes,
+            have: 0,
+            validator: None,
+            restarts: 0,
+        })
     }
 
     fn adopt(path: PathBuf, listed: &RepoFile, hash: &FileHash) -> Result<Option<Self>, HubError> {
@@ -51,7 +61,8 @@ impl Partial {
         hasher.update_from(&path).map_err(HubError::io("read", &path))?;
         let validator = fs::read_to_string(validator_file(&path)).ok().filter(|text| is_validator(text));
         let bytes = listed.bytes;
-        let mut partial = Self { path, file, hasher, kind: hash.clone(), bytes, have, validator };
+        let mut partial =
+            Self { path, file, hasher, kind: hash.clone(), bytes, have, validator, restarts: 0 };
         if have > bytes {
             partial.begin_again()?;
         } else {
@@ -65,6 +76,11 @@ impl Partial {
         self.have
     }
 
+    /// How often bytes were given up.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
     /// What the bytes came with, for `If-Range`.
     pub(crate) fn validator(&self) -> Option<&str> {
         self.validator.as_deref()
@@ -75,6 +91,7 @@ impl Partial {
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(HubError::io("write", &self.path))?;
         self.hasher = Hasher::new(&self.kind, self.bytes);
+        self.restarts += u32::from(self.have > 0);
         (self.have, self.validator) = (0, None);
         let _ = fs::remove_file(validator_file(&self.path));
         Ok(())

@@ -107,6 +107,36 @@ fn a_connection_that_ends_too_often_is_an_interruption_that_says_how_far_it_came
     assert!(matches!(&error, HubError::Interrupted { have: 60_000, bytes: 100_000, .. }), "{error}");
 }
 
+/// Fetches the weights through faults that never end, and says how many bytes came before it was given up.
+fn given_up(faults: &[(&str, usize, Fault)]) -> u64 {
+    let bench = Bench::new();
+    for (part, times, fault) in faults {
+        bench.server.fault(part, *times, fault.clone());
+    }
+    let error = bench.fetch(TINY, &["model.safetensors"]).unwrap_err();
+    assert!(matches!(&error, HubError::Interrupted { bytes: 100_000, .. }), "{error}");
+    bench.server.file_bytes_sent()
+}
+
+#[test]
+fn a_file_that_never_ends_where_its_listing_says_is_not_fetched_for_ever() {
+    // Two repetitions that bring nothing new are allowed: three times the whole file, and the first.
+    let one_byte_short = given_up(&[("/cdn/", 999, Fault::Shorter(1))]);
+    assert!(one_byte_short <= 400_000, "{one_byte_short}");
+    let turns = [Fault::Cut(60_000), Fault::WrongRange];
+    let wrong_range: Vec<(&str, usize, Fault)> =
+        turns.iter().cycle().take(200).map(|fault| ("/cdn/", 1, fault.clone())).collect();
+    assert!(given_up(&wrong_range) <= 400_000);
+}
+
+#[test]
+fn a_server_that_sends_a_little_more_of_the_whole_each_time_is_given_up() {
+    let further = |i: usize| ("/cdn/", 1, Fault::CutNoRanges(30_000 + 500 * i));
+    let sent = given_up(&(0..100).map(further).collect::<Vec<_>>());
+    // As often as bytes may be given up, and the first time.
+    assert!(sent <= 7 * 35_000, "{sent}");
+}
+
 #[test]
 fn a_server_that_is_silent_is_given_up_in_time() {
     let begun = Instant::now();
