@@ -11,15 +11,19 @@ mod wire;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use fault::Fault;
 pub use repo::{Kind, Repo, git_hash, sha256};
 pub use request::Seen;
 
 use fault::Scripted;
+
+/// How long [`LoopbackHub::seen`] waits for conversations to end.
+const WRITTEN_DOWN: Duration = Duration::from_millis(500);
 
 /// A running hub; dropping it ends it.
 pub struct LoopbackHub {
@@ -35,6 +39,8 @@ pub(crate) struct State {
     pub(crate) repos: Mutex<Vec<Repo>>,
     pub(crate) faults: Mutex<Vec<Scripted>>,
     seen: Mutex<Vec<Seen>>,
+    /// Conversations that have not ended.
+    busy: AtomicUsize,
     ends: AtomicBool,
 }
 
@@ -56,6 +62,7 @@ impl LoopbackHub {
             repos: Mutex::default(),
             faults: Mutex::default(),
             seen: Mutex::default(),
+            busy: AtomicUsize::new(0),
             ends: AtomicBool::new(false),
         });
         let servers = [hub, cdn].map(|listener| {
@@ -82,8 +89,13 @@ impl LoopbackHub {
         locked(&self.state.faults).push(Scripted { part: part.to_owned(), times, fault });
     }
 
-    /// Every request so far, to either server, in order.
+    /// Every request so far, to either server, in order. A client has its last byte a moment before that is written
+    /// down, which is waited for, if not for long: a fault may keep a conversation for many seconds.
     pub fn seen(&self) -> Vec<Seen> {
+        let begun = Instant::now();
+        while self.state.busy.load(Ordering::SeqCst) > 0 && begun.elapsed() < WRITTEN_DOWN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         locked(&self.state.seen).clone()
     }
 
@@ -119,9 +131,11 @@ fn serve(listener: &TcpListener, state: &Arc<State>) {
             return;
         }
         let (Ok(stream), state) = (stream, Arc::clone(state)) else { continue };
+        state.busy.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             // A client that goes away in the middle is what half of the tests are about.
             let _ = converse(&stream, &state);
+            state.busy.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }

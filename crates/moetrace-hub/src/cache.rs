@@ -1,11 +1,13 @@
 //! The cache's layout, which Python's client shares:
 //! `models--OWNER--NAME/{blobs/HASH, refs/REVISION, snapshots/COMMIT/PATH -> ../../blobs/HASH}` and
-//! `.locks/models--OWNER--NAME/HASH.lock`.
+//! `.locks/models--OWNER--NAME/HASH.lock`; and two folders of our own, `listings/COMMIT.json` and `checked/HASH`.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
+use crate::check::Hasher;
 use crate::{Commit, FileHash, HubError, RepoAddress, RepoFile, Revision};
 
 /// How names of files end that are being written.
@@ -74,18 +76,74 @@ impl RepoCache {
         write_whole(&path, commit.as_str().as_bytes())
     }
 
-    /// Whether the file is there at its full length: blobs get their names only after their hashes were checked.
+    /// Whether the file is there at its full length.
     pub(crate) fn has(&self, commit: &Commit, file: &RepoFile) -> bool {
-        let is_whole =
-            |path: &Path| fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == file.bytes);
-        match &file.hash {
-            Some(hash) if is_whole(&self.blob(hash)) => true,
-            // Where links cannot be made, Python's client puts the file itself into the snapshot.
-            _ => {
-                let path = self.snapshot(commit).join(&file.path);
-                fs::symlink_metadata(&path).is_ok_and(|about| about.is_file()) && is_whole(&path)
-            }
+        self.found(commit, file).is_some()
+    }
+
+    /// Where the file lies at its full length: as a blob, or in the snapshot itself, where Python's client puts it if
+    /// links cannot be made. A link in place of a blob is none.
+    pub(crate) fn found(&self, commit: &Commit, file: &RepoFile) -> Option<PathBuf> {
+        let is_whole = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.len() == file.bytes)
+        };
+        let blob = file.hash.as_ref().map(|hash| self.blob(hash)).filter(is_whole);
+        blob.or_else(|| Some(self.snapshot(commit).join(&file.path)).filter(is_whole))
+    }
+
+    /// Whether the bytes at `path` are those of the hash. They are read once: what was found is kept beside the blobs
+    /// with the file's length and time of change, and holds as long as those stay.
+    pub(crate) fn is_sound(
+        &self,
+        path: &Path,
+        hash: &FileHash,
+        reads: &mut dyn FnMut(),
+    ) -> Result<bool, HubError> {
+        let state = state(path).map_err(HubError::io("open", path))?;
+        let note = self.note(hash);
+        if fs::read_to_string(&note).is_ok_and(|noted| noted == state) {
+            return Ok(true);
         }
+        reads();
+        let bytes = fs::metadata(path).map_err(HubError::io("open", path))?.len();
+        let mut hasher = Hasher::new(hash, bytes);
+        hasher.update_from(path).map_err(HubError::io("read", path))?;
+        let is_sound = hasher.finish() == *hash;
+        if is_sound {
+            self.checked(hash, &state);
+        }
+        Ok(is_sound)
+    }
+
+    /// Keeps that a blob was checked.
+    pub(crate) fn blob_is_sound(&self, hash: &FileHash) {
+        if let Ok(state) = state(&self.blob(hash)) {
+            self.checked(hash, &state);
+        }
+    }
+
+    /// Not kept, as in a cache that is only read, the file is read again the next time.
+    fn checked(&self, hash: &FileHash, state: &str) {
+        let note = self.note(hash);
+        let _ = create_parent(&note).and_then(|()| write_whole(&note, state.as_bytes()));
+    }
+
+    fn note(&self, hash: &FileHash) -> PathBuf {
+        self.root.join("checked").join(hash.hex())
+    }
+
+    /// Refuses a repository of which a folder leads elsewhere: what is written there, or read, is not the cache's.
+    pub(crate) fn is_inside(&self, commit: &Commit) -> Result<(), HubError> {
+        let snapshot = self.snapshot(commit);
+        [self.blobs(), snapshot].iter().try_for_each(|folder| self.holds(folder))
+    }
+
+    /// Whether a folder, or what of its path exists, lies in this repository's.
+    fn holds(&self, folder: &Path) -> Result<(), HubError> {
+        let Ok(root) = self.root.canonicalize() else { return Ok(()) };
+        let there = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+        let leads = there.canonicalize().map_err(HubError::io("open", there))?;
+        if leads.starts_with(root) { Ok(()) } else { Err(HubError::Linked { path: there.to_owned() }) }
     }
 
     /// Puts a blob into the snapshot under its path, whatever stood there.
@@ -97,14 +155,15 @@ impl RepoCache {
         if fs::read_link(&path).is_ok_and(|found| found == target) {
             return Ok(());
         }
+        self.holds(path.parent().unwrap_or(&path))?;
         create_parent(&path)?;
-        let part = beside(&path);
-        place(&target, &self.blob(hash), &part)
-            .and_then(|()| fs::rename(&part, &path))
+        placed(&target, &self.blob(hash), &path)
+            .and_then(|part| fs::rename(part, &path))
             .map_err(HubError::io("link", &path))
     }
 
-    /// The files of a snapshot as they lie in the cache, in name order; links that lead nowhere are left out.
+    /// The files of a snapshot as they lie in the cache, in name order; links that lead nowhere, and what a process that
+    /// was killed left unfinished, are left out.
     pub(crate) fn listed(&self, commit: &Commit) -> Result<Vec<RepoFile>, HubError> {
         let mut files = Vec::new();
         let root = self.root.canonicalize().map_err(HubError::io("open", &self.root))?;
@@ -126,6 +185,9 @@ fn walk(
         let entry = entry.map_err(HubError::io("list", folder))?;
         let name = format!("{below}{}", entry.file_name().to_string_lossy());
         let path = entry.path();
+        if name.ends_with(UNFINISHED) {
+            continue;
+        }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if depth < DEPTH {
                 walk(root, &path, &format!("{name}/"), depth + 1, files)?;
@@ -145,22 +207,32 @@ fn walk(
 
 /// Writes a small file at once: nobody sees a part of it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-    let part = beside(path);
-    let written = File::create_new(&part).and_then(|mut file| {
+    let written = beside(path, |part| File::create_new(part)).and_then(|(part, mut file)| {
         file.write_all(bytes)?;
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&part, path)
     });
-    written.and_then(|()| fs::rename(&part, path)).map_err(HubError::io("write", path))
+    written.map_err(HubError::io("write", path))
 }
 
-/// A link; a copy where links cannot be made.
-fn place(target: &Path, blob: &Path, at: &Path) -> io::Result<()> {
+/// A file's length and time of its last change, in nanoseconds since 1970.
+fn state(path: &Path) -> io::Result<String> {
+    let about = fs::metadata(path)?;
+    let changed = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{} {}", about.len(), changed.as_nanos()))
+}
+
+/// A link under a new name beside `path`; a copy where links cannot be made.
+fn placed(target: &Path, blob: &Path, path: &Path) -> io::Result<PathBuf> {
     #[cfg(unix)]
-    if std::os::unix::fs::symlink(target, at).is_ok() {
-        return Ok(());
+    if let Ok((part, ())) = beside(path, |part| std::os::unix::fs::symlink(target, part)) {
+        return Ok(part);
     }
     let _ = target;
-    fs::copy(blob, at).map(drop)
+    // Into a file that this call has made: a copy through a link that lay there would empty the blob itself.
+    let (part, mut file) = beside(path, |part| File::create_new(part))?;
+    io::copy(&mut File::open(blob)?, &mut file)?;
+    Ok(part)
 }
 
 pub(crate) fn create_parent(path: &Path) -> Result<(), HubError> {
@@ -168,12 +240,79 @@ pub(crate) fn create_parent(path: &Path) -> Result<(), HubError> {
     fs::create_dir_all(parent).map_err(HubError::io("create", parent))
 }
 
-/// A name beside a file that no other attempt has: of this process and call.
-pub(crate) fn beside(path: &Path) -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static CALL: AtomicU32 = AtomicU32::new(0);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    let call = CALL.fetch_add(1, Ordering::Relaxed);
-    name.push(format!(".{:08x}{call:04x}{UNFINISHED}", std::process::id()));
-    path.with_file_name(name)
+/// Names tried beside a file; with 64 random bits each, more than one is needed only where names cannot be made at all.
+const NAMES: u32 = 8;
+
+/// Makes something under a new name beside a file. The name is random, not the process's number, which is 1 in every
+/// container: what another process left behind, or makes at this moment, is neither used nor in the way.
+pub(crate) fn beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+    use std::hash::{BuildHasher as _, RandomState};
+    let mut tried = 0;
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{:016x}{UNFINISHED}", RandomState::new().hash_one(tried)));
+        let part = path.with_file_name(name);
+        tried += 1;
+        match make(&part) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tried < NAMES => {}
+            made => return made.map(|made| (part, made)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_left_alone_and_another_one_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main");
+        let first = Cell::new(true);
+        let (part, mut file) = beside(&path, |part| {
+            if first.replace(false) {
+                fs::write(part, "of another")?;
+            }
+            File::create_new(part)
+        })
+        .unwrap();
+        file.write_all(b"mine").unwrap();
+        let mut held: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        held.sort();
+        assert_eq!(held, ["mine", "of another"]);
+        assert!(part.to_str().unwrap().ends_with(UNFINISHED));
+        let refused = beside(&path, |_| Err::<(), _>(ErrorKind::AlreadyExists.into())).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_leftover_link_does_not_lead_to_the_blob_being_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = RepoAddress::model("o/n").unwrap();
+        let cache = RepoCache::new(dir.path(), &address);
+        let commit = Commit::parse(&"a1".repeat(20)).unwrap();
+        let hash = FileHash::Git("b2".repeat(20));
+        let file = RepoFile { path: "config.json".into(), bytes: 7, hash: Some(hash.clone()) };
+        create_parent(&cache.blob(&hash)).unwrap();
+        fs::write(cache.blob(&hash), "{\"a\":1}").unwrap();
+        cache.link(&commit, &file).unwrap();
+        let link = cache.snapshot(&commit).join("config.json");
+        fs::remove_file(&link).unwrap();
+        // Whatever names an earlier process of the same number would have left.
+        for call in 0..64 {
+            let left = format!("config.json.{:08x}{call:04x}{UNFINISHED}", std::process::id());
+            std::os::unix::fs::symlink(cache.blob(&hash), cache.snapshot(&commit).join(left)).unwrap();
+        }
+        cache.link(&commit, &file).unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "{\"a\":1}");
+        assert!(link.is_symlink());
+        // And leftovers are no files of the snapshot.
+        assert_eq!(cache.listed(&commit).unwrap(), [file]);
+    }
 }

@@ -48,7 +48,12 @@ impl Download<'_> {
         listener: Listener<'_>,
     ) -> Result<(), HubError> {
         let lock = self.lock(&file.path, hash, listener)?;
-        if !self.cache.has(self.commit, file) {
+        // Whoever held the lock may have brought it.
+        let is_there = match self.cache.found(self.commit, file) {
+            Some(path) => self.cache.is_sound(&path, hash, &mut || ())?,
+            None => false,
+        };
+        if !is_there {
             self.fetch(file, hash, listener)?;
         }
         drop(lock);
@@ -126,6 +131,7 @@ impl Download<'_> {
             std::thread::sleep(pause);
         }
         partial.commit(&self.cache.blob(hash))?;
+        self.cache.blob_is_sound(hash);
         listener(&HubEvent::Done { file: &file.path });
         Ok(())
     }

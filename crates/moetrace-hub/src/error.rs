@@ -108,6 +108,8 @@ pub enum HubError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is a link that leads out of the cache", path.display())]
     Linked { path: PathBuf },
+    #[error("{} is in the cache with other bytes than its hash says, {hash}", path.display())]
+    Spoilt { path: PathBuf, hash: String },
     #[error("offline, and {what} of {subject} is not in {}", cache.display())]
     Offline { subject: Arc<Subject>, what: String, cache: PathBuf },
 }

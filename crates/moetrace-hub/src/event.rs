@@ -11,6 +11,18 @@ pub enum HubEvent<'a> {
         /// The file.
         file: &'a str,
     },
+    /// A file that another program put into the cache, or that changed there, is compared with its hash.
+    Checking {
+        /// The file.
+        file: &'a str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A file in the cache has not the bytes that it is named for; it is downloaded again.
+    Spoilt {
+        /// The file.
+        file: &'a str,
+    },
     /// The download begins, or goes on where an earlier one ended.
     Begun {
         /// The file.

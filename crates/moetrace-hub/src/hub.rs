@@ -1,5 +1,6 @@
 //! The client: a name becomes a snapshot, a snapshot's files become a folder.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::event::Listener;
 use crate::http::Http;
 use crate::partial::left_over;
 use crate::saved::SavedListing;
-use crate::{Commit, HubError, HubSettings, RepoAddress, RepoFile, Subject};
+use crate::{Commit, FileHash, HubError, HubEvent, HubSettings, RepoAddress, RepoFile, Subject};
 
 /// A client of the Hub with its cache.
 pub struct Hub {
@@ -122,12 +123,14 @@ impl Hub {
         free_bytes(&self.settings.cache)
     }
 
-    /// Brings files into the snapshot's folder, each checked. What the cache has is not asked for.
+    /// Brings files into the snapshot's folder, each checked: what is downloaded, while it comes; what the cache has, when
+    /// it is first used, and again if it changed. That is not asked for.
     ///
     /// # Errors
     /// [`HubError::Disk`] before a byte is downloaded; [`HubError::Offline`] naming the first file that is missing;
     /// [`HubError::Interrupted`], after which the next call goes on; [`HubError::Hash`] and [`HubError::Length`] for
-    /// bytes that are not the file's, of which nothing stays.
+    /// bytes that are not the file's, of which nothing stays; offline [`HubError::Spoilt`] for such bytes in the cache;
+    /// [`HubError::Linked`] for a folder of the cache that leads out of it.
     pub fn fetch(
         &self,
         snapshot: &Snapshot,
@@ -135,29 +138,68 @@ impl Hub {
         listener: Listener<'_>,
     ) -> Result<(), HubError> {
         let cache = self.cache(&snapshot.subject.address);
-        let need = self.missing_bytes(snapshot, files);
-        if let Some(free) = self.free_bytes().filter(|free| need > 0 && need.saturating_add(RESERVE) > *free)
-        {
-            return Err(HubError::Disk { path: self.settings.cache.clone(), need, free });
-        }
         let (subject, commit) = (&snapshot.subject, &snapshot.commit);
-        let download = self.download(snapshot, &cache);
+        cache.is_inside(commit)?;
+        let mut wanted = Vec::new();
         for file in files {
-            if !cache.has(commit, file) {
-                let Some(hash) = file.hash.as_ref().filter(|_| !self.settings.offline) else {
-                    return Err(self.missing(subject.clone(), file.path.clone()));
-                };
-                download.run(file, hash, listener)?;
+            if !self.is_there(snapshot, &cache, file, listener)? {
+                let hash = file.hash.as_ref().filter(|_| !self.settings.offline);
+                let hash = hash.ok_or_else(|| self.missing(subject.clone(), file.path.clone()))?;
+                wanted.push((*file, hash));
             }
-            cache.link(commit, file)?;
         }
+        let rest =
+            |(file, hash): &(&RepoFile, &FileHash)| file.bytes - left_over(&cache, hash).min(file.bytes);
+        self.room_for(wanted.iter().map(rest).fold(0, u64::saturating_add))?;
+        let download = self.download(snapshot, &cache);
+        for (file, hash) in &wanted {
+            download.run(file, hash, listener)?;
+        }
+        files.iter().try_for_each(|file| cache.link(commit, file))?;
         if self.settings.offline {
             return Ok(());
         }
         let saved = SavedListing { files: snapshot.files.clone(), licences: snapshot.licences.clone() };
-        saved.keep(&cache, commit)?;
         // Last, so that a revision in the cache leads to something.
-        cache.remember(&subject.address.revision, commit)
+        let kept =
+            saved.keep(&cache, commit).and_then(|()| cache.remember(&subject.address.revision, commit));
+        match kept {
+            // Nothing was missing, so that a cache that is only read does as well: its next use asks the Hub again.
+            Err(HubError::Io { source, .. }) if wanted.is_empty() && is_read_only(&source) => Ok(()),
+            kept => kept,
+        }
+    }
+
+    /// Whether the cache has a file, and its bytes are those that its hash says.
+    fn is_there(
+        &self,
+        snapshot: &Snapshot,
+        cache: &RepoCache,
+        file: &RepoFile,
+        listener: Listener<'_>,
+    ) -> Result<bool, HubError> {
+        let Some(path) = cache.found(&snapshot.commit, file) else { return Ok(false) };
+        // Without a hash, as in a cache without links and lists, the length is all there is.
+        let Some(hash) = &file.hash else { return Ok(true) };
+        let mut reads = || listener(&HubEvent::Checking { file: &file.path, bytes: file.bytes });
+        let is_sound = cache.is_sound(&path, hash, &mut reads)?;
+        if !is_sound && self.settings.offline {
+            return Err(HubError::Spoilt { path, hash: hash.to_string() });
+        }
+        if !is_sound {
+            listener(&HubEvent::Spoilt { file: &file.path });
+        }
+        Ok(is_sound)
+    }
+
+    /// Whether so many bytes can be downloaded, and the reserve left.
+    ///
+    /// # Errors
+    /// [`HubError::Disk`] if not. Where the system does not say what is free, all of it can.
+    pub fn room_for(&self, need: u64) -> Result<(), HubError> {
+        let full = self.free_bytes().filter(|free| need > 0 && need.saturating_add(RESERVE) > *free);
+        let path = &self.settings.cache;
+        full.map_or(Ok(()), |free| Err(HubError::Disk { path: path.clone(), need, free }))
     }
 
     /// Who the token belongs to.
@@ -171,4 +213,8 @@ impl Hub {
     pub(crate) fn missing(&self, subject: Arc<Subject>, what: String) -> HubError {
         HubError::Offline { subject, what, cache: self.settings.cache.clone() }
     }
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }

@@ -33,9 +33,10 @@ impl Partial {
                 return Ok(partial);
             }
         }
-        let path = beside(&blob);
-        let new = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
-        let new = new.map_err(HubError::io("create", &path))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let new = beside(&blob, |path| options.open(path));
+        let (path, new) = new.map_err(HubError::io("create beside", &blob))?;
         // Where there are no locks nobody adopts either.
         let _ = new.try_lock();
         let hasher = Hasher::new(hash, file.bytes);

@@ -18,10 +18,7 @@ impl Hub {
     pub fn tail(&self, snapshot: &Snapshot, file: &RepoFile, bytes: u64) -> Result<Vec<u8>, HubError> {
         let from = file.bytes.saturating_sub(bytes);
         let cache = self.cache(&snapshot.subject.address);
-        if cache.has(&snapshot.commit, file) {
-            // A file of the same bytes may be there before this one has its name.
-            let blob = file.hash.as_ref().map(|hash| cache.blob(hash)).filter(|blob| blob.is_file());
-            let path = blob.unwrap_or_else(|| snapshot.folder.join(&file.path));
+        if let Some(path) = cache.found(&snapshot.commit, file) {
             return read_from(&path, from).map_err(HubError::io("read", &path));
         }
         if self.settings().offline {

@@ -215,3 +215,75 @@ fn the_end_of_a_file_is_had_without_the_rest_and_not_kept() {
     assert_eq!(hub.tail(&snapshot, file, 1000).unwrap(), end);
     assert_eq!(bench.server.file_bytes_sent(), 0);
 }
+
+/// Fetches the weights and tells what happened.
+fn events_of(hub: &moetrace_hub::Hub) -> Result<Vec<&'static str>, HubError> {
+    let mut events = Vec::new();
+    let snapshot = hub.snapshot(&RepoAddress::model(TINY).unwrap())?;
+    hub.fetch(&snapshot, &[snapshot.file("model.safetensors").unwrap()], &mut |event| {
+        events.push(match event {
+            HubEvent::Checking { .. } => "checking",
+            HubEvent::Spoilt { .. } => "spoilt",
+            HubEvent::Begun { .. } => "begun",
+            _ => return,
+        });
+    })?;
+    Ok(events)
+}
+
+#[test]
+fn a_file_that_another_program_put_into_the_cache_is_checked_once() {
+    let bench = Bench::new();
+    let snapshot = bench.fetch(TINY, &["model.safetensors"]).unwrap();
+    assert_eq!(events_of(&bench.hub()).unwrap(), [""; 0], "what was downloaded was checked on the way");
+    std::fs::remove_dir_all(bench.settings.cache.join("models--owner--tiny/checked")).unwrap();
+    assert_eq!(events_of(&bench.hub()).unwrap(), ["checking"]);
+    assert_eq!(events_of(&bench.offline()).unwrap(), [""; 0]);
+    assert_eq!(Bench::read(&snapshot, "model.safetensors"), weights());
+}
+
+#[test]
+fn a_bit_that_flipped_in_the_cache_is_found_and_the_file_fetched_again() {
+    let bench = Bench::new();
+    let snapshot = bench.fetch(TINY, &["model.safetensors"]).unwrap();
+    let blob = snapshot.folder.join("model.safetensors").canonicalize().unwrap();
+    let mut spoilt = weights();
+    spoilt[70_000] ^= 1;
+    // Clocks of file systems tick slowly.
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    std::fs::write(&blob, &spoilt).unwrap();
+    std::fs::File::open(&blob).unwrap().set_modified(later).unwrap();
+    let error = events_of(&bench.offline()).unwrap_err();
+    assert!(matches!(&error, HubError::Spoilt { hash, .. } if hash.contains(&sha256(&weights()))), "{error}");
+    assert_eq!(events_of(&bench.hub()).unwrap(), ["checking", "spoilt", "begun"]);
+    assert_eq!(Bench::read(&snapshot, "model.safetensors"), weights());
+    assert_eq!(events_of(&bench.offline()).unwrap(), [""; 0]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_whole_cache_that_can_only_be_read_is_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new();
+    bench.fetch(TINY, &["model.safetensors"]).unwrap();
+    let root = bench.settings.cache.join("models--owner--tiny");
+    for ours in ["listings", "checked"] {
+        std::fs::remove_dir_all(root.join(ours)).unwrap();
+    }
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o555)).unwrap();
+    // Who may do everything cannot be refused.
+    if std::fs::create_dir(root.join("probe")).is_err() {
+        assert_eq!(events_of(&bench.hub()).unwrap(), ["checking"]);
+    }
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_disks_reserve_counts_whoever_asks() {
+    let hub = Bench::new().hub();
+    let free = hub.free_bytes().unwrap();
+    assert!(hub.room_for(0).is_ok() && hub.room_for(1).is_ok());
+    // Others write meanwhile: half of the reserve is less than what is needed beside it.
+    let error = hub.room_for(free - (32 << 20)).unwrap_err();
+    assert!(matches!(&error, HubError::Disk { .. }), "{error}");
+}

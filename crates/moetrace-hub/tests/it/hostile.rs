@@ -269,6 +269,40 @@ fn a_cache_that_is_a_link_out_of_itself_is_not_followed() {
 }
 
 #[test]
+fn a_folder_of_the_cache_that_leads_out_of_it_is_not_written_through() {
+    let elsewhere = |folder: &str| {
+        let bench = Bench::new();
+        let foreign = bench.dir.path().join("foreign");
+        std::fs::create_dir(&foreign).unwrap();
+        std::fs::write(foreign.join("config.json"), "foreign").unwrap();
+        let link = bench.settings.cache.join("models--owner--tiny").join(folder);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&foreign, link).unwrap();
+        let error = bench.fetch(TINY, &["config.json"]).unwrap_err();
+        assert!(matches!(&error, HubError::Linked { .. }), "{folder}: {error}");
+        assert_eq!(bench.outside().len(), 1, "{folder}");
+        assert_eq!(std::fs::read_to_string(foreign.join("config.json")).unwrap(), "foreign");
+    };
+    let commit = tiny().commit("main").unwrap();
+    for folder in ["blobs", "snapshots", &format!("snapshots/{commit}")] {
+        elsewhere(folder);
+    }
+}
+
+#[test]
+fn a_link_in_place_of_a_blob_is_replaced_by_the_blob() {
+    let bench = Bench::new();
+    let victim = bench.dir.path().join("victim");
+    std::fs::write(&victim, tiny().branches["main"]["config.json"].clone()).unwrap();
+    let blobs = bench.settings.cache.join("models--owner--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let blob = blobs.join(loopback_hub::git_hash(&tiny().branches["main"]["config.json"]));
+    std::os::unix::fs::symlink(&victim, &blob).unwrap();
+    bench.fetch(TINY, &["config.json"]).unwrap();
+    assert!(!blob.is_symlink() && blob.is_file() && victim.is_file());
+}
+
+#[test]
 fn an_unfinished_file_that_is_a_link_is_not_written_through() {
     let bench = Bench::new();
     let victim = bench.dir.path().join("victim");

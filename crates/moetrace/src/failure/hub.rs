@@ -1,5 +1,7 @@
 //! Failures on the way to the Hub, there, and in its cache.
 
+use std::io::ErrorKind;
+
 use moetrace_hub::{HubError, PRESETS};
 
 use super::{Failure, code, io_code, told};
@@ -23,8 +25,13 @@ fn named(error: &HubError) -> (u8, &'static str, String) {
         HubError::Disk { .. } => {
             (code::IO, "E-DISK", "free space, or set HF_HUB_CACHE to a folder on a larger disk".into())
         }
+        HubError::Io { source, .. }
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+        {
+            (code::IO, "E-DISK", format!("free space, then {SAME}"))
+        }
         HubError::Io { source, .. } => {
-            let help = "set HF_HUB_CACHE or HF_HOME to a folder that can be written";
+            let help = "set HF_HUB_CACHE or HF_HOME to a folder that can be written; --offline uses what the cache has";
             let exit =
                 if io_code(source, false) == code::PERMISSION { code::PERMISSION } else { code::NO_OUTPUT };
             (exit, "E-CACHE", help.into())
@@ -33,6 +40,11 @@ fn named(error: &HubError) -> (u8, &'static str, String) {
             code::BAD_INPUT,
             "E-CACHE",
             "remove the link; without --offline the file is fetched again".into(),
+        ),
+        HubError::Spoilt { .. } => (
+            code::BAD_INPUT,
+            "E-CACHE",
+            "without --offline the file is fetched again; or restore it".into(),
         ),
         HubError::Setting { .. } => {
             let help = "correct HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE, or unset it";

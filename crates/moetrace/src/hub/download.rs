@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
-use moetrace_hub::{Hub, HubError, HubEvent, RepoFile, RepoKind, Snapshot};
+use moetrace_hub::{Hub, HubEvent, RepoFile, RepoKind, Snapshot};
 use moetrace_run::{HubFacts, HubFileFacts};
 use serde_json::{Value, json};
 
@@ -67,9 +67,7 @@ impl Downloads {
     /// repository is known before the first.
     pub(crate) fn fetch(&self, progress: &mut Progress) -> Result<(), Failure> {
         let need = self.missing();
-        if let Some(free) = self.hub.free_bytes().filter(|free| need > *free) {
-            return Err(HubError::Disk { path: self.hub.settings().cache.clone(), need, free }.into());
-        }
+        self.hub.room_for(need)?;
         if need > 0 {
             progress.line(&format!(
                 "downloading {} from {}",
@@ -128,6 +126,12 @@ impl Shown {
         match event {
             HubEvent::Waiting { file } => {
                 progress.line(&format!("{file}: another process downloads it; waiting"));
+            }
+            HubEvent::Checking { file, bytes } if *bytes >= WORTH_A_LINE => {
+                progress.line(&format!("{file}: in the cache, and compared with its hash once"));
+            }
+            HubEvent::Spoilt { file } => {
+                progress.line(&format!("{file}: spoilt in the cache; downloading it again"));
             }
             HubEvent::Begun { file, bytes, have } => {
                 let bar =
