@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, StatusCode};
 use crate::http::{Http, beginning, header};
 use crate::id::is_lower_hex;
 use crate::listing::is_safe;
-use crate::url::{encoded, shown};
+use crate::url::{encoded, joined, shown};
 use crate::{Commit, FileHash, HubError, RepoAddress, RepoFile, Subject};
 
 /// Pages of a listing, of 1,000 files each. A repository with more files is none of ours.
@@ -103,7 +103,8 @@ pub(crate) fn tree(http: &Http, subject: &Arc<Subject>, commit: &Commit) -> Resu
             files.sort_by(|a, b| a.path.cmp(&b.path));
             return Ok(files);
         };
-        more.clone_into(&mut url);
+        let refused = || HubError::Redirect { url: shown(&url), why: format!("on to {:?}", shown(more)) };
+        url = joined(&url, more).ok_or_else(refused)?;
     }
     Err(HubError::Answer { url: shown(&url), why: format!("expected at most {PAGES} pages of files") })
 }

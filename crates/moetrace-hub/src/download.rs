@@ -169,18 +169,25 @@ impl Download<'_> {
             }
             416 => return Err(restart(partial, "the server has no such range".to_owned())),
             _ => {
-                let text = glance(&mut response);
+                let text = self.glance(&mut response);
                 return Err(self.refused(url, file, (status, &headers, &text)).into());
             }
         }
         let expected = file.bytes - partial.have();
         if let Some(got) = response.body().content_length().filter(|got| *got != expected) {
-            let said = glance(&mut response);
+            let said = self.glance(&mut response);
             let got = got.saturating_add(partial.have());
             return Err(HubError::Length { file: file.path.clone(), expected: file.bytes, got, said }.into());
         }
         partial.came_with(header(&headers, "etag"));
         add_all(response, file, partial, listener)
+    }
+
+    /// The first words of a body that is not the file.
+    fn glance(&self, response: &mut Response<Body>) -> String {
+        let mut bytes = Vec::new();
+        let _ = response.body_mut().as_reader().take(GLANCE).read_to_end(&mut bytes);
+        beginning(&self.http.without_secrets(&String::from_utf8_lossy(&bytes)))
     }
 
     pub(crate) fn refused(
@@ -240,13 +247,6 @@ pub(crate) fn is_rest(headers: &HeaderMap, from: u64, file: &RepoFile) -> Result
         begin == from && end.checked_add(1) == Some(file.bytes) && (of == "*" || of == file.bytes.to_string())
     });
     if is_it { Ok(()) } else { Err(format!("the server sent range {range:?}, expected bytes {from}-")) }
-}
-
-/// The first words of a body that is not the file.
-fn glance(response: &mut Response<Body>) -> String {
-    let mut bytes = Vec::new();
-    let _ = response.body_mut().as_reader().take(GLANCE).read_to_end(&mut bytes);
-    beginning(&String::from_utf8_lossy(&bytes))
 }
 
 fn add_all(

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use ureq::config::Config;
-use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
-use crate::url::{host, joined, origin, shown};
+use crate::url::{host, joined, origin, password, shown};
 use crate::{HubError, HubSettings, ProxySettings, Token};
 
 /// Redirects followed for one request; the Hub needs two.
@@ -61,8 +61,8 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(settings: &HubSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
-        if origin(&endpoint).is_none() {
-            let (found, expected) = (shown(&endpoint), "http://HOST or https://HOST");
+        if origin(&endpoint).is_none() || endpoint.contains(['?', '#']) {
+            let (found, expected) = (shown(&endpoint), "http://HOST or https://HOST, without a query");
             return Err(HubError::Setting { what: "the endpoint", found, expected });
         }
         let mut config = Config::builder()
@@ -73,9 +73,11 @@ impl Http {
             .timeout_resolve(Some(settings.connect_timeout))
             .timeout_connect(Some(settings.connect_timeout))
             .timeout_per_read(Some(settings.read_timeout))
-            .timeout_per_write(Some(settings.read_timeout))
-            .proxy(settings.proxy.as_ref().map(proxy).transpose()?);
-        if let Some(file) = &settings.root_certificates {
+            .timeout_per_write(Some(settings.read_timeout));
+        // Without a network nothing of the way there matters.
+        let way = Some(settings).filter(|settings| !settings.offline);
+        config = config.proxy(way.and_then(|way| way.proxy.as_ref()).map(proxy).transpose()?);
+        if let Some(file) = way.and_then(|way| way.root_certificates.as_ref()) {
             config = config.tls_config(TlsConfig::builder().root_certs(roots(file)?).build());
         }
         Ok(Self {
@@ -93,9 +95,30 @@ impl Http {
         format!("{}/{path}", self.endpoint)
     }
 
-    /// The endpoint, as it was given.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// The endpoint for a message: user and password are left out.
+    pub(crate) fn endpoint(&self) -> String {
+        shown(&self.endpoint)
+    }
+
+    /// A text from a server for a message: one that repeats what it was sent would else have the token shown.
+    pub(crate) fn without_secrets(&self, text: &str) -> String {
+        let token = self.token.as_ref().map(Token::secret);
+        let password = password(&self.endpoint);
+        [token, password]
+            .into_iter()
+            .flatten()
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "(not shown)"))
+    }
+
+    /// The same for the headers of an answer.
+    fn headers_without_secrets(&self, headers: &mut HeaderMap) {
+        for value in headers.values_mut() {
+            let text = value.to_str().unwrap_or_default();
+            let clean = self.without_secrets(text);
+            if clean != text {
+                *value = HeaderValue::from_str(&clean).unwrap_or(HeaderValue::from_static(""));
+            }
+        }
     }
 
     /// Where the token came from.
@@ -131,7 +154,8 @@ impl Http {
                     request = request.header("If-Range", validator);
                 }
             }
-            let response = request.call().map_err(|error| self.broken(&url, &error))?;
+            let mut response = request.call().map_err(|error| self.broken(&url, &error))?;
+            self.headers_without_secrets(response.headers_mut());
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -147,7 +171,7 @@ impl Http {
     /// A GET whose answer is text, repeated while the failure may pass. Any status but 429 and 5xx is an answer.
     pub(crate) fn text(&self, url: &str) -> Result<(StatusCode, HeaderMap, String), HubError> {
         let (status, headers, body) = self.bytes(url, None, TEXT_LIMIT)?;
-        Ok((status, headers, String::from_utf8_lossy(&body).into_owned()))
+        Ok((status, headers, self.without_secrets(&String::from_utf8_lossy(&body))))
     }
 
     /// The same for bytes, at most `limit` of them. Where a part is asked for and all would come, nothing is read.
@@ -248,9 +272,12 @@ fn proxy(settings: &ProxySettings) -> Result<Proxy, HubError> {
     let refused = || HubError::Setting {
         what: "the proxy",
         found: settings.shown().to_owned(),
-        expected: "http://HOST:PORT",
+        expected: "http://HOST:PORT or https://HOST:PORT; SOCKS is not spoken",
     };
     let plain = Proxy::new(&settings.url).map_err(|_| refused())?;
+    if !matches!(plain.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) {
+        return Err(refused());
+    }
     let mut builder = Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
     if let Some(user) = plain.username() {
         builder = builder.username(user);
@@ -266,7 +293,12 @@ fn proxy(settings: &ProxySettings) -> Result<Proxy, HubError> {
 
 /// The certificates of a PEM file; one that cannot be read is left out, as other programs do.
 fn roots(file: &std::path::Path) -> Result<RootCerts, HubError> {
-    let pem = std::fs::read(file).map_err(HubError::io("read the certificates", file))?;
+    let refused = |why: &str| HubError::Setting {
+        what: "the file of certificates",
+        found: format!("{}{why}", file.display()),
+        expected: "a file of PEM certificates",
+    };
+    let pem = std::fs::read(file).map_err(|error| refused(&format!(" ({error})")))?;
     let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -274,12 +306,7 @@ fn roots(file: &std::path::Path) -> Result<RootCerts, HubError> {
         })
         .collect();
     if certificates.is_empty() {
-        let found = file.display().to_string();
-        return Err(HubError::Setting {
-            what: "the file of certificates",
-            found,
-            expected: "PEM certificates",
-        });
+        return Err(refused(""));
     }
     Ok(RootCerts::new_with_certs(&certificates))
 }

@@ -56,6 +56,11 @@ impl Hub {
         &self.settings
     }
 
+    /// The endpoint as it may be shown, without user and password.
+    pub fn endpoint(&self) -> String {
+        self.http.endpoint()
+    }
+
     /// The page of a repository.
     fn subject(&self, address: &RepoAddress) -> Arc<Subject> {
         let page = format!("{}/{}", self.http.endpoint(), address.page());

@@ -101,6 +101,10 @@ impl Token {
         &self.source
     }
 
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// The value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.secret)

@@ -35,7 +35,7 @@ impl Hub {
             }
             200 | 416 => Err(HubError::NoRange { file: file.path.clone(), from }),
             _ => {
-                let text = String::from_utf8_lossy(&body);
+                let text = download.http.without_secrets(&String::from_utf8_lossy(&body));
                 Err(download.refused(&url, file, (status, &headers, &text)))
             }
         }

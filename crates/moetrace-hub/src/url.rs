@@ -14,6 +14,13 @@ pub(crate) fn host(url: &str) -> String {
     rest.rsplit_once('@').map_or(rest, |(_, host)| host).to_owned()
 }
 
+/// The password in an address, if it has one.
+pub(crate) fn password(url: &str) -> Option<&str> {
+    let (_, authority) = origin(url)?.split_once("://")?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password).filter(|password| !password.is_empty())
+}
+
 /// An address for a message: queries hold signatures, what stands before an @ may be a password.
 pub(crate) fn shown(url: &str) -> String {
     let plain = url.split(['?', '#']).next().unwrap_or(url);
@@ -68,6 +75,14 @@ mod tests {
         assert_eq!(shown("https://me:CANARY@hub.example/a?X-Signature=CANARY#f"), "https://hub.example/a");
         assert_eq!(shown("https://hub.example?CANARY"), "https://hub.example");
         assert_eq!(host("https://me:CANARY@hub.example:8443/a"), "hub.example:8443");
+    }
+
+    #[test]
+    fn a_password_is_found_where_there_is_one() {
+        assert_eq!(password("https://me:CAN@RY@hub.example/a"), Some("CAN@RY"));
+        for url in ["https://me@hub.example", "https://me:@hub.example", "https://hub.example:8443/a:b@c"] {
+            assert_eq!(password(url), None, "{url}");
+        }
     }
 
     #[test]

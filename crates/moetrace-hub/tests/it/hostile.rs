@@ -240,6 +240,12 @@ fn redirects_in_circles_and_to_other_schemes_are_refused() {
 }
 
 #[test]
+fn a_listing_that_goes_on_at_another_scheme_is_refused() {
+    let error = refused(&[("/tree/", 1, instead(200, &["Link: <ftp://other/x>; rel=\"next\""], "[]"))]);
+    assert!(matches!(&error, HubError::Redirect { .. }), "{error}");
+}
+
+#[test]
 fn a_renamed_repository_is_followed() {
     let bench = Bench::new();
     let commit = tiny().commit("main").unwrap();
@@ -368,9 +374,28 @@ fn settings_that_cannot_be_are_refused_by_name() {
         let hub = Hub::new(HubSettings { endpoint: endpoint.into(), ..bench.settings.clone() });
         assert!(matches!(hub.err().unwrap(), HubError::Setting { what: "the endpoint", .. }), "{endpoint}");
     }
-    let proxy = moetrace_hub::ProxySettings { url: "gopher://x".into(), except: String::new() };
-    let hub = Hub::new(HubSettings { proxy: Some(proxy), ..bench.settings.clone() });
-    assert!(matches!(hub.err().unwrap(), HubError::Setting { what: "the proxy", .. }));
+    for url in [
+        "gopher://x",
+        "socks5://127.0.0.1:9",
+        "socks5h://127.0.0.1:9",
+        "socks4://127.0.0.1:9",
+        "socks4a://x:9",
+    ] {
+        let proxy = moetrace_hub::ProxySettings { url: url.into(), except: String::new() };
+        let settings = HubSettings { proxy: Some(proxy), ..bench.settings.clone() };
+        assert!(matches!(
+            Hub::new(settings.clone()).err().unwrap(),
+            HubError::Setting { what: "the proxy", .. }
+        ));
+        // Nobody is asked without a network, so that the way there may be wrong.
+        assert!(Hub::new(HubSettings { offline: true, ..settings }).is_ok());
+    }
+    for certificates in [bench.dir.path().join("nowhere.pem"), bench.dir.path().to_owned()] {
+        let settings = HubSettings { root_certificates: Some(certificates), ..bench.settings.clone() };
+        let refused = Hub::new(settings.clone()).err().unwrap();
+        assert!(matches!(refused, HubError::Setting { what: "the file of certificates", .. }), "{refused}");
+        assert!(Hub::new(HubSettings { offline: true, ..settings }).is_ok());
+    }
     let certificates = bench.dir.path().join("empty.pem");
     std::fs::write(&certificates, "nothing").unwrap();
     let hub = Hub::new(HubSettings { root_certificates: Some(certificates), ..bench.settings.clone() });

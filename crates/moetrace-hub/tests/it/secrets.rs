@@ -97,3 +97,59 @@ fn whose_token_it_is_can_be_asked() {
     let error = bench.fetch(TINY, &["config.json"]).unwrap_err();
     assert!(matches!(&error, HubError::BadToken { .. }), "{error}");
 }
+
+/// What a client says of answers that repeat the `Authorization` header, in every place that a message quotes.
+#[test]
+fn a_server_that_repeats_the_token_does_not_have_it_shown() {
+    let bench = Bench::new().with_token(CANARY);
+    let echo = format!("<html> you sent Bearer {CANARY}");
+    let headers =
+        [format!("X-Error-Message: token Bearer {CANARY} denied"), format!("Location: ftp://{CANARY}/")];
+    let json = format!("\"{echo}\"");
+    let mut said = Vec::new();
+    for part in ["/revision/", "/tree/", "/resolve/", "/cdn/"] {
+        for (status, body) in
+            [(200, &echo), (200, &json), (302, &echo), (401, &echo), (403, &echo), (418, &echo)]
+        {
+            for headers in [&headers[..], &[]] {
+                bench.server.forget();
+                bench.server.fault(
+                    part,
+                    99,
+                    Fault::Instead(status, headers.to_vec(), body.clone().into_bytes()),
+                );
+                let error = bench.fetch(TINY, &["model.safetensors"]).unwrap_err();
+                said.push(format!("{error} {error:?}"));
+            }
+        }
+    }
+    assert!(said.iter().any(|text| text.contains("you sent Bearer (not shown)")), "{said:#?}");
+    for text in said {
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+    bench.server.forget();
+    bench.server.fault("whoami", 99, Fault::Instead(418, vec![], echo.clone().into_bytes()));
+    let error = bench.hub().whoami().unwrap_err().to_string();
+    assert!(error.contains("you sent") && !error.contains("CANARY"), "{error}");
+}
+
+#[test]
+fn the_password_of_an_endpoint_is_not_shown() {
+    let mut bench = Bench::new();
+    bench.settings.endpoint = bench.server.url().replace("http://", "http://bob:CANARY@");
+    let hub = bench.hub();
+    assert_eq!(hub.endpoint(), bench.server.url());
+    let mut said = vec![hub.endpoint()];
+    let error = hub.snapshot(&RepoAddress::model("owner/nobody").unwrap()).unwrap_err();
+    let HubError::NoRepo { subject, .. } = &error else { panic!("{error}") };
+    said.extend([subject.page.clone(), error.to_string()]);
+    bench.server.fault("/api/", 99, Fault::Instead(418, vec![], b"bob:CANARY".to_vec()));
+    said.push(bench.fetch(TINY, &["config.json"]).unwrap_err().to_string());
+    for text in said {
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+    let mut settings = bench.settings.clone();
+    settings.endpoint += "/?key=CANARY";
+    let error = moetrace_hub::Hub::new(settings).err().unwrap().to_string();
+    assert!(error.contains("without a query") && !error.contains("CANARY"), "{error}");
+}

@@ -69,11 +69,7 @@ impl Downloads {
         let need = self.missing();
         self.hub.room_for(need)?;
         if need > 0 {
-            progress.line(&format!(
-                "downloading {} from {}",
-                show::bytes(need),
-                self.hub.settings().endpoint
-            ));
+            progress.line(&format!("downloading {} from {}", show::bytes(need), self.hub.endpoint()));
         }
         for part in &self.parts {
             part.fetch(&self.hub, progress)?;
