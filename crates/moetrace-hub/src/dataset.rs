@@ -1,6 +1,6 @@
 //! Data sets by name: `hf://datasets/OWNER/NAME[@REVISION][/CONFIG][/SPLIT][:COLUMN]`, and which Parquet files that is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{HubError, RepoAddress, RepoFile, RepoId, RepoKind, Revision, Snapshot};
 
@@ -28,7 +28,8 @@ impl DatasetAddress {
         text.starts_with("hf://")
     }
 
-    /// Reads an address. A revision may be `refs/convert/NAME` or `refs/pr/N`, or any other with its slashes as `%2F`.
+    /// Reads an address. A revision may be `refs/convert/NAME` or `refs/pr/N`, or any other with its slashes as `%2F`; so
+    /// has a configuration its own.
     ///
     /// # Errors
     /// [`HubError::DatasetAddress`], [`HubError::Id`], [`HubError::Revision`].
@@ -55,7 +56,7 @@ impl DatasetAddress {
             return Err(refused("expected at most a configuration and a split after the name"));
         }
         let repo = RepoAddress { kind: RepoKind::Dataset, id: RepoId::parse(&id)?, revision };
-        let part = |i: usize| parts.get(i).map(|&part| part.to_owned());
+        let part = |i: usize| parts.get(i).map(|part| part.replace("%2F", "/"));
         Ok(Self { repo, config: part(0), split: part(1), column })
     }
 }
@@ -87,8 +88,24 @@ pub struct Parquet<'a> {
 ///
 /// # Errors
 /// [`HubError::NoParquet`]; [`HubError::NoConfig`], [`HubError::WhichConfig`] and [`HubError::NoSplit`] with what there
-/// is; [`HubError::Incomplete`] if names say that files are missing. A configuration that was not named is the only one or `default`; a split, the only one or `train`.
+/// is; [`HubError::Incomplete`] if names say that files are missing, [`HubError::Twice`] if they say that one is there
+/// twice; [`HubError::Offline`] instead of these where the cache may lack what the commit has. A configuration that was
+/// not named is the only one or `default`; a split, the only one or `train`.
 pub fn parquet_of<'a>(
+    snapshot: &'a Snapshot,
+    config: Option<&str>,
+    split: Option<&str>,
+) -> Result<Parquet<'a>, HubError> {
+    found_in(snapshot, config, split).map_err(|why| match why {
+        HubError::WhichConfig { .. } => why,
+        _ => {
+            let asked = [config.unwrap_or(DEFAULT), split.unwrap_or("train")].join("/");
+            snapshot.lacks(&format!("a file of {asked}"), why)
+        }
+    })
+}
+
+fn found_in<'a>(
     snapshot: &'a Snapshot,
     config: Option<&str>,
     split: Option<&str>,
@@ -119,18 +136,33 @@ pub fn parquet_of<'a>(
         asked: asked.to_owned(),
         has: owned(&splits),
     })?;
-    let of_split = || of_config().filter(|file| file.split == split);
-    let (has, of) = (of_split().count(), of_split().filter_map(|file| file.of).max());
-    if let Some(of) = of.filter(|&of| of > has) {
-        let (config, split) = (config.to_owned(), split.to_owned());
-        return Err(HubError::Incomplete { subject: subject(), config, split, has, of });
-    }
+    let of_split: Vec<&Named<'a>> = of_config().filter(|file| file.split == split).collect();
+    is_whole(snapshot, config, split, &of_split)?;
     Ok(Parquet {
         config: config.to_owned(),
         split: split.to_owned(),
-        files: of_split().map(|named| named.file).collect(),
-        is_partial: of_split().any(|named| named.is_partial),
+        files: of_split.iter().map(|named| named.file).collect(),
+        is_partial: of_split.iter().any(|named| named.is_partial),
     })
+}
+
+/// Whether files that are numbered `-00000-of-00003` are each there, and there once: one that is missing is texts that
+/// are missing, and a second set of them, which an upload over an older one leaves, is every text twice.
+fn is_whole(snapshot: &Snapshot, config: &str, split: &str, files: &[&Named<'_>]) -> Result<(), HubError> {
+    let (subject, config, split) = (snapshot.subject.clone(), config.to_owned(), split.to_owned());
+    let mut numbered: BTreeMap<usize, &Named<'_>> = BTreeMap::new();
+    for file in files {
+        let Some((number, of)) = file.number else { continue };
+        let other = numbered.values().find(|other| other.number.is_some_and(|(_, others)| others != of));
+        if let Some(other) = other.or(numbered.get(&number)) {
+            let files = [other, file].map(|named| named.file.path.clone());
+            return Err(HubError::Twice { subject, config, split, files });
+        }
+        numbered.insert(number, file);
+    }
+    let of = numbered.values().find_map(|file| file.number).map_or(0, |(_, of)| of);
+    let has = numbered.range(..of).count();
+    if has < of { Err(HubError::Incomplete { subject, config, split, has, of }) } else { Ok(()) }
 }
 
 fn one_of<'a>(names: &BTreeSet<&'a str>, usual: &str) -> Option<&'a str> {
@@ -141,8 +173,8 @@ struct Named<'a> {
     file: &'a RepoFile,
     config: &'a str,
     split: &'a str,
-    /// How many files the split has, by its name.
-    of: Option<usize>,
+    /// Which of how many files of the split it is, by its name.
+    number: Option<(usize, usize)>,
     is_partial: bool,
 }
 
@@ -151,7 +183,7 @@ impl<'a> Named<'a> {
         let stem = file.path.strip_suffix(".parquet")?;
         let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
         let is_number = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-        let (config, (split, of)) = if is_number && !folder.is_empty() {
+        let (config, (split, number)) = if is_number && !folder.is_empty() {
             let (config, split) = folder.rsplit_once('/').unwrap_or(("", folder));
             (config, (split, None))
         } else {
@@ -162,22 +194,23 @@ impl<'a> Named<'a> {
             None => (split, false),
         };
         let config = if matches!(config, "" | "data") { DEFAULT } else { config };
-        Some(Self { file, config, split, of, is_partial })
+        Some(Self { file, config, split, number, is_partial })
     }
 }
 
-/// `train-00000-of-00003`, a hash perhaps behind it, is one of 3 files of `train`.
-fn without_number(name: &str) -> (&str, Option<usize>) {
+/// `train-00000-of-00003`, a hash perhaps behind it, is number 0 of 3 files of `train`.
+fn without_number(name: &str) -> (&str, Option<(usize, usize)>) {
     let files = |rest: &str| {
         let mut parts = rest.splitn(4, '-');
         let number = |part: Option<&str>| {
             let digits = part.filter(|p| p.len() >= 5 && p.bytes().all(|b| b.is_ascii_digit()))?;
             digits.parse::<usize>().ok()
         };
-        number(parts.next())?;
-        (parts.next()? == "of").then(|| number(parts.next()))?
+        let which = number(parts.next())?;
+        let of = (parts.next()? == "of").then(|| number(parts.next()))??;
+        Some((which, of))
     };
     let mut ends = name.match_indices('-').map(|(at, _)| at);
     let found = ends.find_map(|at| Some((at, files(&name[at + 1..])?)));
-    found.map_or((name, None), |(at, of)| (&name[..at], Some(of)))
+    found.map_or((name, None), |(at, number)| (&name[..at], Some(number)))
 }

@@ -94,14 +94,16 @@ pub enum HubError {
     NoWeights { subject: Arc<Subject>, why: String },
     #[error("{subject} has no Parquet files, also not on the branch {}", crate::Revision::parquet())]
     NoParquet { subject: Arc<Subject> },
-    #[error("{subject} has no configuration {asked:?}; it has {}", has.join(", "))]
+    #[error("{subject} has no configuration {asked:?}; it has {}", some_of(has))]
     NoConfig { subject: Arc<Subject>, asked: String, has: Vec<String> },
-    #[error("{subject} has several configurations: {}", has.join(", "))]
+    #[error("{subject} has several configurations: {}", some_of(has))]
     WhichConfig { subject: Arc<Subject>, has: Vec<String> },
-    #[error("{subject}, configuration {config}, has no split {asked:?}; it has {}", has.join(", "))]
+    #[error("{subject}, configuration {config}, has no split {asked:?}; it has {}", some_of(has))]
     NoSplit { subject: Arc<Subject>, config: String, asked: String, has: Vec<String> },
     #[error("{subject} has {has} of the {of} files of {config}/{split}")]
     Incomplete { subject: Arc<Subject>, config: String, split: String, has: usize, of: usize },
+    #[error("{subject} has the files of {config}/{split} more than once: {} and {}", files[0], files[1])]
+    Twice { subject: Arc<Subject>, config: String, split: String, files: [String; 2] },
     #[error("no space in {}: {need} bytes are to be downloaded and {} left, {free} are free", path.display(), RESERVE)]
     Disk { path: PathBuf, need: u64, free: u64 },
     #[error("cannot {action} {}: {source}", path.display())]
@@ -123,6 +125,15 @@ impl HubError {
 
 fn or_similar(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("; similar names: {}", names.join(", ")) }
+}
+
+/// Names that a message lists; some data sets have thousands.
+const NAMED: usize = 12;
+
+fn some_of(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let some = names[..names.len() - more].join(", ");
+    if more == 0 { some } else { format!("{some} and {more} more") }
 }
 
 /// The beginning of a body that was not the file.

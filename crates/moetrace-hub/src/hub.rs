@@ -27,8 +27,11 @@ pub struct Snapshot {
     pub subject: Arc<Subject>,
     /// What it is.
     pub commit: Commit,
-    /// Its files in name order; offline those that the cache has, if another program put them there.
+    /// Its files in name order.
     pub files: Vec<RepoFile>,
+    /// The cache, if there was nothing but its links to tell which files there are: offline, after another program put
+    /// them there. The commit may have more.
+    pub partial_in: Option<PathBuf>,
     /// The licences that its card names; then unknown.
     pub licences: Vec<String>,
     /// Where its files are, or will be.
@@ -39,6 +42,15 @@ impl Snapshot {
     /// A file by its path.
     pub fn file(&self, path: &str) -> Option<&RepoFile> {
         self.files.iter().find(|file| file.path == path)
+    }
+
+    /// Why something is missing: `why`, or that the cache lacks it, where the commit may have it.
+    pub(crate) fn lacks(&self, what: &str, why: HubError) -> HubError {
+        let offline = |cache: &PathBuf| {
+            let (subject, what, cache) = (self.subject.clone(), what.to_owned(), cache.clone());
+            HubError::Offline { subject, what, cache }
+        };
+        self.partial_in.as_ref().map_or(why, offline)
     }
 }
 
@@ -91,9 +103,10 @@ impl Hub {
             // Links are looked at even where the list is known: none of them may lead out of the cache.
             let there = cache.listed(&commit)?;
             let saved = SavedListing::read(&cache, &commit);
+            let partial_in = saved.is_none().then(|| self.settings.cache.clone());
             let saved = saved.unwrap_or(SavedListing { files: there, licences: Vec::new() });
             let (SavedListing { files, licences }, folder) = (saved, cache.snapshot(&commit));
-            return Ok(Snapshot { subject, commit, files, licences, folder });
+            return Ok(Snapshot { subject, commit, files, partial_in, licences, folder });
         }
         let info = api::info(&self.http, &subject).map_err(|error| match error {
             HubError::Unreachable { host, why, proxy, .. } => {
@@ -104,7 +117,8 @@ impl Hub {
         })?;
         let files = api::tree(&self.http, &subject, &info.commit)?;
         let folder = cache.snapshot(&info.commit);
-        Ok(Snapshot { subject, commit: info.commit, files, licences: info.licences, folder })
+        let (commit, licences) = (info.commit, info.licences);
+        Ok(Snapshot { subject, commit, files, partial_in: None, licences, folder })
     }
 
     /// Whether a file lies in the cache at its full length.

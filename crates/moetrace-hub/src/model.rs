@@ -30,21 +30,23 @@ pub struct ModelFiles<'a> {
 ///
 /// # Errors
 /// [`HubError::NoFile`] without a `config.json`; [`HubError::Pickle`] if all weights are pickles;
-/// [`HubError::NoWeights`] if there are none.
+/// [`HubError::NoWeights`] if there are none; [`HubError::Offline`] instead where the cache may lack what the commit has.
 pub fn model_files(snapshot: &Snapshot) -> Result<ModelFiles<'_>, HubError> {
     let has = |name: &str| snapshot.file(name).is_some();
     if !has(SMALL[0]) {
-        return Err(HubError::NoFile { subject: snapshot.subject.clone(), file: SMALL[0].to_owned() });
+        let missing = HubError::NoFile { subject: snapshot.subject.clone(), file: SMALL[0].to_owned() };
+        return Err(snapshot.lacks(SMALL[0], missing));
     }
     if !has(SINGLE) && !has(INDEX) {
         let top = snapshot.files.iter().filter(|file| file.is_top()).map(|file| file.path.as_str());
         let pickles: Vec<String> =
             top.clone().filter(|p| PICKLES.iter().any(|end| p.ends_with(end))).map(str::to_owned).collect();
         if !pickles.is_empty() && !top.clone().any(|p| p.ends_with(".safetensors")) {
-            return Err(HubError::Pickle { subject: snapshot.subject.clone(), files: pickles });
+            let refused = HubError::Pickle { subject: snapshot.subject.clone(), files: pickles };
+            return Err(snapshot.lacks(SINGLE, refused));
         }
         let why = format!("it has neither {SINGLE} nor {INDEX}");
-        return Err(HubError::NoWeights { subject: snapshot.subject.clone(), why });
+        return Err(snapshot.lacks(SINGLE, HubError::NoWeights { subject: snapshot.subject.clone(), why }));
     }
     let small = SMALL.iter().filter(|name| **name != INDEX || !has(SINGLE));
     let small: Vec<&RepoFile> = small.filter_map(|name| snapshot.file(name)).collect();
@@ -56,7 +58,8 @@ pub fn model_files(snapshot: &Snapshot) -> Result<ModelFiles<'_>, HubError> {
 /// a name in it is one of the listed files at the top of the repository, or an error.
 ///
 /// # Errors
-/// [`HubError::NoWeights`] if the index is none, or names what is not there or is no safetensors file.
+/// [`HubError::NoWeights`] if the index is none, or names what is not there or is no safetensors file;
+/// [`HubError::Offline`] where the cache may lack what the commit has.
 pub fn weight_files<'a>(snapshot: &'a Snapshot, index: Option<&str>) -> Result<Vec<&'a RepoFile>, HubError> {
     let refused = |why: String| HubError::NoWeights { subject: snapshot.subject.clone(), why };
     if let Some(single) = snapshot.file(SINGLE) {
@@ -74,7 +77,8 @@ pub fn weight_files<'a>(snapshot: &'a Snapshot, index: Option<&str>) -> Result<V
             return Err(refused(format!("{INDEX} names {name:?}, expected a .safetensors file beside it")));
         }
         let listed = snapshot.file(name).filter(|file| file.is_top());
-        listed.ok_or_else(|| refused(format!("{INDEX} names {name}, which is not there")))
+        listed
+            .ok_or_else(|| snapshot.lacks(name, refused(format!("{INDEX} names {name}, which is not there"))))
     };
     names.into_iter().map(file).collect()
 }

@@ -222,9 +222,15 @@ fn snapshot_of(hub: &Hub, address: &DatasetAddress) -> Result<(Snapshot, Vec<Str
     let main = hub.snapshot(&address.repo);
     let licences = main.as_ref().map(|snapshot| snapshot.licences.clone()).unwrap_or_default();
     let is_elsewhere = match &main {
-        Ok(snapshot) => {
-            matches!(found(snapshot), Err(HubError::NoParquet { .. } | HubError::NoConfig { .. }))
-        }
+        // Files whose names say nothing, as Spark and FineWeb have them, look like splits of one file each.
+        Ok(snapshot) => matches!(
+            found(snapshot),
+            Err(HubError::NoParquet { .. }
+                | HubError::NoConfig { .. }
+                | HubError::WhichConfig { .. }
+                | HubError::NoSplit { .. }
+                | HubError::Offline { .. })
+        ),
         // A cache may hold the conversion alone.
         Err(error) => matches!(error, HubError::Offline { .. }),
     };

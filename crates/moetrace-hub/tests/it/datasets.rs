@@ -31,6 +31,7 @@ fn addresses_are_taken_apart() {
     is("hf://datasets/o/n@~parquet/c", "refs/convert/parquet", Some("c"), None, None);
     is("hf://datasets/o/n@refs/convert/parquet/c/s", "refs/convert/parquet", Some("c"), Some("s"), None);
     is("hf://datasets/o/n@refs%2Fpr%2F3/c", "refs/pr/3", Some("c"), None, None);
+    is("hf://datasets/o/n/data%2FCC-MAIN/train", "main", Some("data/CC-MAIN"), Some("train"), None);
     for text in [
         "hf://o/n",
         "hf://datasets/",
@@ -102,6 +103,36 @@ fn a_split_with_fewer_files_than_their_names_say_is_refused() {
     let half = snapshot(&["c/train-00001-of-00003.parquet", "c/train-00002-of-00003.parquet"]);
     let error = parquet_of(&half, None, None).unwrap_err();
     assert!(matches!(&error, HubError::Incomplete { has: 2, of: 3, .. }), "{error}");
+}
+
+#[test]
+fn files_are_counted_by_their_numbers_and_not_by_how_many_there_are() {
+    let twice = |paths: &[&str]| {
+        let error = parquet_of(&snapshot(paths), None, None).unwrap_err();
+        let HubError::Twice { files, split, .. } = &error else { panic!("{error}") };
+        assert_eq!(split, "train");
+        assert!(files.iter().all(|file| paths.contains(&file.as_str())) && files[0] != files[1], "{error}");
+    };
+    // Two files, as the names say there are, but one of them is missing and the other there twice.
+    twice(&["c/train-00000-of-00002-abc.parquet", "c/train-00000-of-00002.parquet"]);
+    // An upload over an older one.
+    twice(&[
+        "c/train-00000-of-00001.parquet",
+        "c/train-00000-of-00002.parquet",
+        "c/train-00001-of-00002.parquet",
+    ]);
+    twice(&["data/train-00000-of-00001.parquet", "train-00000-of-00001.parquet"]);
+    let beyond = snapshot(&["c/train-00000-of-00002.parquet", "c/train-00007-of-00002.parquet"]);
+    let error = parquet_of(&beyond, None, None).unwrap_err();
+    assert!(matches!(&error, HubError::Incomplete { has: 1, of: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_message_lists_some_names_and_says_how_many_more_there_are() {
+    let paths: Vec<String> = (0..40).map(|i| format!("data/part-{i:02}.parquet")).collect();
+    let many = snapshot(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+    let error = parquet_of(&many, None, None).unwrap_err().to_string();
+    assert!(error.contains("part-11 and 28 more") && !error.contains("part-12"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use loopback_hub::sha256;
-use moetrace_hub::{Hub, HubError, HubSettings, RepoAddress, model_files};
+use moetrace_hub::{Hub, HubError, HubSettings, RepoAddress, model_files, parquet_of, weight_files};
 
 use crate::bench::{Bench, TINY, fetch, tiny, weights};
 
@@ -135,4 +135,23 @@ fn references_that_are_no_commits_lead_nowhere() {
         let error = bench.offline().snapshot(&RepoAddress::model(TINY).unwrap()).unwrap_err();
         assert!(matches!(&error, HubError::Offline { .. }), "{error}");
     }
+}
+
+#[test]
+fn what_a_partial_cache_of_another_program_lacks_is_missed_and_not_called_a_fault_of_the_model() {
+    let bench = Bench::new();
+    bench.fetch(TINY, &["config.json"]).unwrap();
+    let snapshot = || bench.offline().snapshot(&RepoAddress::model(TINY).unwrap()).unwrap();
+    assert!(model_files(&snapshot()).is_ok(), "the list that was kept says that there is more");
+    let root = bench.settings.cache.join("models--owner--tiny");
+    std::fs::remove_dir_all(root.join("listings")).unwrap();
+    let missed = |error: HubError, file: &str| {
+        assert!(matches!(&error, HubError::Offline { what, .. } if what == file), "{error}");
+    };
+    missed(model_files(&snapshot()).unwrap_err(), "model.safetensors");
+    let index = r#"{"weight_map": {"a": "model-1.safetensors"}}"#;
+    missed(weight_files(&snapshot(), Some(index)).unwrap_err(), "model-1.safetensors");
+    missed(parquet_of(&snapshot(), None, None).unwrap_err(), "a file of default/train");
+    std::fs::remove_file(snapshot().folder.join("config.json")).unwrap();
+    missed(model_files(&snapshot()).unwrap_err(), "config.json");
 }

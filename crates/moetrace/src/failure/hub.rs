@@ -167,21 +167,28 @@ fn contents(error: &HubError) -> Option<(u8, &'static str, String)> {
             "E-DATA",
             "without --offline the list is fetched anew; else name another revision".into(),
         ),
+        HubError::Twice { .. } => {
+            let help = "an upload was made over an older one: name a revision with one of them, or @~parquet, the Hub's own conversion";
+            (code::BAD_INPUT, "E-DATA", help.into())
+        }
         HubError::NoConfig { subject, has, .. } | HubError::WhichConfig { subject, has } => {
             let config = has.first().map_or("CONFIG", String::as_str);
-            let help = format!("write --dataset hf://datasets/{}/{config}", subject.address.id);
+            let help = format!("write --dataset hf://datasets/{}/{}", subject.address.id, part(config));
             (code::USAGE, "E-DATASET", help)
         }
         HubError::NoSplit { subject, config, has, .. } => {
             let split = has.first().map_or("SPLIT", String::as_str);
-            (
-                code::USAGE,
-                "E-DATASET",
-                format!("write --dataset hf://datasets/{}/{config}/{split}", subject.address.id),
-            )
+            let (config, split) = (part(config), part(split));
+            let help = format!("write --dataset hf://datasets/{}/{config}/{split}", subject.address.id);
+            (code::USAGE, "E-DATASET", help)
         }
         _ => return None,
     })
+}
+
+/// A configuration or split as an address has it.
+fn part(name: &str) -> String {
+    name.replace('/', "%2F")
 }
 
 /// Names that `--dataset` knows.
