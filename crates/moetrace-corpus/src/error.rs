@@ -59,6 +59,8 @@ pub enum CorpusError {
     NoChatTemplate { dataset: String, column: String },
     #[error("{} is damaged: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },
+    #[error("{} is encrypted Parquet, which is not read", path.display())]
+    Encrypted { path: PathBuf },
     #[error("{} changed while it was read", path.display())]
     Changed { path: PathBuf },
     #[error("{}:{line}: {reason}: {detail}", path.display())]

@@ -101,12 +101,7 @@ pub fn plan(
     if sources.is_empty() {
         return Err(CorpusError::NoSources);
     }
-    for (i, source) in sources.iter().enumerate() {
-        source.check()?;
-        if sources[..i].iter().any(|earlier| earlier.name == source.name) {
-            return Err(CorpusError::SameName { name: source.name.clone() });
-        }
-    }
+    SourceSpec::check_names(sources)?;
     let mut datasets = Vec::with_capacity(sources.len());
     for (i, source) in sources.iter().enumerate() {
         let quota = settings.quota(i, sources.len());

@@ -26,6 +26,7 @@ use moetrace_routing::TokenId;
 pub(crate) use columns::ChosenColumns;
 pub(crate) use folder::{Found, data_files};
 pub(crate) use open::known_suffix;
+pub(crate) use parquet::check_column;
 pub use parquet::{ParquetRows, parquet_rows};
 
 use crate::error::printable;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
-use crate::read::known_suffix;
+use crate::read::{check_column, known_suffix};
 
 /// A named file or folder, and the column that holds its texts if it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +57,40 @@ impl SourceSpec {
         Ok(Self { name, path: PathBuf::from(path), column: column.map(str::to_owned), listed: Vec::new() })
     }
 
-    /// Refuses a name that cannot be part of a file name; `parse` has done so already.
-    pub(crate) fn check(&self) -> Result<(), CorpusError> {
-        if is_name(&self.name) {
-            return Ok(());
+    /// Refuses names that cannot be part of a file name, and one that is there twice. What lies at the paths is not
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`CorpusError::SourceName`] and [`CorpusError::SameName`].
+    pub fn check_names(sources: &[Self]) -> Result<(), CorpusError> {
+        for (i, source) in sources.iter().enumerate() {
+            if !is_name(&source.name) {
+                let spec = format!("{}={}", source.name, source.path.display());
+                return Err(CorpusError::SourceName { spec, name: source.name.clone() });
+            }
+            if sources[..i].iter().any(|earlier| earlier.name == source.name) {
+                return Err(CorpusError::SameName { name: source.name.clone() });
+            }
         }
-        let spec = format!("{}={}", self.name, self.path.display());
-        Err(CorpusError::SourceName { spec, name: self.name.clone() })
+        Ok(())
+    }
+
+    /// Refuses a path at which nothing lies.
+    ///
+    /// # Errors
+    /// [`CorpusError::Io`].
+    pub fn check_path(&self) -> Result<(), CorpusError> {
+        std::fs::metadata(&self.path).map(drop).map_err(|error| CorpusError::io("open", &self.path, error))
+    }
+
+    /// Refuses a listed table that has not the column with the texts, by the first of those that are read.
+    ///
+    /// # Errors
+    /// [`CorpusError::MissingColumn`], [`CorpusError::NoTextColumn`]; [`CorpusError::Damaged`] and
+    /// [`CorpusError::Encrypted`] for a file that cannot be looked at.
+    pub fn check_column(&self) -> Result<(), CorpusError> {
+        let first = self.listed.iter().find(|file| file.read && file.path.ends_with(".parquet"));
+        first.map_or(Ok(()), |file| check_column(&self.path.join(&file.path), self.column.as_deref()))
     }
 }
 
@@ -131,9 +158,14 @@ mod tests {
         }
         assert!(matches!(SourceSpec::parse("x="), Err(CorpusError::SourcePath { .. })));
         assert!(SourceSpec::parse("").is_err());
-        assert!(
-            SourceSpec { name: "..".into(), path: "a".into(), column: None, listed: vec![] }.check().is_err()
-        );
+        let named =
+            |name: &str| SourceSpec { name: name.into(), path: "a".into(), column: None, listed: vec![] };
+        let refused = SourceSpec::check_names(&[named("a"), named("..")]).unwrap_err();
+        assert!(matches!(refused, CorpusError::SourceName { .. }), "{refused}");
+        let twice = SourceSpec::check_names(&[named("a"), named("b"), named("a")]).unwrap_err();
+        assert!(matches!(twice, CorpusError::SameName { .. }), "{twice}");
+        assert!(SourceSpec::check_names(&[named("a"), named("b")]).is_ok());
+        assert!(matches!(named("a").check_path(), Err(CorpusError::Io { .. })));
     }
 
     #[test]

@@ -96,12 +96,12 @@ pub fn parquet_of<'a>(
     config: Option<&str>,
     split: Option<&str>,
 ) -> Result<Parquet<'a>, HubError> {
-    found_in(snapshot, config, split).map_err(|why| match why {
-        HubError::WhichConfig { .. } => why,
-        _ => {
-            let asked = [config.unwrap_or(DEFAULT), split.unwrap_or("train")].join("/");
-            snapshot.lacks(&format!("a file of {asked}"), why)
+    found_in(snapshot, config, split).map_err(|why| {
+        if matches!(why, HubError::WhichConfig { .. }) {
+            return why;
         }
+        let asked = [config.unwrap_or(DEFAULT), split.unwrap_or("train")].join("/");
+        snapshot.lacks(&format!("a file of {asked}"), why)
     })
 }
 

@@ -9,12 +9,13 @@ use ureq::http::{HeaderMap, Response};
 use ureq::{Body, http::StatusCode};
 
 use crate::api::refused;
-use crate::cache::{RepoCache, create_parent};
+use crate::cache::RepoCache;
 use crate::check::BUFFER;
 use crate::event::Listener;
 use crate::http::{Broken, Http, LONGEST_PAUSE, Rest, beginning, busy, header, wait_asked};
 use crate::partial::Partial;
 use crate::url::encoded;
+use crate::write::create_parent;
 use crate::{Commit, FileHash, HubError, HubEvent, RepoFile, Subject};
 
 /// Downloads with the wrong hash before the error stands; a second one rules out a proxy that spoiled the first.

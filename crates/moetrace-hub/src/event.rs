@@ -6,6 +6,15 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HubEvent<'a> {
+    /// A list is asked for again after a pause.
+    Busy {
+        /// Who was asked.
+        host: &'a str,
+        /// What happened.
+        why: &'a str,
+        /// The pause before.
+        pause: Duration,
+    },
     /// Another process downloads the file; it is waited for.
     Waiting {
         /// The file.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy, ProxyProtocol};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body};
 
 use crate::url::{host, joined, origin, password, shown};
-use crate::{HubError, HubSettings, ProxySettings, Token};
+use crate::way::{proxy, roots};
+use crate::{HubError, HubEvent, HubSettings, Token};
 
 /// Redirects followed for one request; the Hub needs two.
 const REDIRECTS: usize = 8;
@@ -56,6 +57,7 @@ pub(crate) struct Http {
     proxy: Option<String>,
     retries: u32,
     pause: Duration,
+    notice: fn(&HubEvent<'_>),
 }
 
 impl Http {
@@ -87,6 +89,7 @@ impl Http {
             proxy: settings.proxy.as_ref().map(|proxy| proxy.shown().to_owned()),
             retries: settings.retries,
             pause: settings.pause,
+            notice: settings.notice,
         })
     }
 
@@ -198,7 +201,7 @@ impl Http {
                             if repetition >= self.retries || asked.is_some_and(|s| s > LONGEST_PAUSE) {
                                 return Err(busy(url, status, asked));
                             }
-                            (String::new(), asked)
+                            (format!("the server answered {}", status.as_u16()), asked)
                         }
                     }
                 }
@@ -208,7 +211,9 @@ impl Http {
             if repetition >= self.retries {
                 return Err(self.unreachable(url, why));
             }
-            std::thread::sleep(asked.map_or_else(|| self.pause(repetition), Duration::from_secs));
+            let pause = asked.map_or_else(|| self.pause(repetition), Duration::from_secs);
+            (self.notice)(&HubEvent::Busy { host: &host(url), why: &why, pause });
+            std::thread::sleep(pause);
             repetition += 1;
         }
     }
@@ -265,48 +270,4 @@ pub(crate) fn beginning(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let short: String = line.chars().take(QUOTED).collect();
     if short.len() < line.len() { format!("{short}…") } else { short }
-}
-
-/// A proxy with the hosts that are reached without it.
-fn proxy(settings: &ProxySettings) -> Result<Proxy, HubError> {
-    let refused = || HubError::Setting {
-        what: "the proxy",
-        found: settings.shown().to_owned(),
-        expected: "http://HOST:PORT or https://HOST:PORT; SOCKS is not spoken",
-    };
-    let plain = Proxy::new(&settings.url).map_err(|_| refused())?;
-    if !matches!(plain.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) {
-        return Err(refused());
-    }
-    let mut builder = Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
-    if let Some(user) = plain.username() {
-        builder = builder.username(user);
-    }
-    if let Some(password) = plain.password() {
-        builder = builder.password(password);
-    }
-    for host in settings.except.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        builder = builder.no_proxy(host);
-    }
-    builder.build().map_err(|_| refused())
-}
-
-/// The certificates of a PEM file; one that cannot be read is left out, as other programs do.
-fn roots(file: &std::path::Path) -> Result<RootCerts, HubError> {
-    let refused = |why: &str| HubError::Setting {
-        what: "the file of certificates",
-        found: format!("{}{why}", file.display()),
-        expected: "a file of PEM certificates",
-    };
-    let pem = std::fs::read(file).map_err(|error| refused(&format!(" ({error})")))?;
-    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        return Err(refused(""));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
 }

@@ -22,6 +22,8 @@ mod saved;
 mod settings;
 mod tail;
 mod url;
+mod way;
+mod write;
 
 pub use api::Account;
 pub use dataset::{DatasetAddress, Parquet, parquet_of};

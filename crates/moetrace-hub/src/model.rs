@@ -14,6 +14,9 @@ const SMALL: [&str; 5] =
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
+/// A small file that is larger is none: the readers of configuration, tokenizer and index take no more than 64 MiB.
+const SMALL_BYTES: u64 = 64 << 20;
+
 /// Suffixes of checkpoints that are pickles.
 const PICKLES: [&str; 6] = [".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"];
 
@@ -50,6 +53,10 @@ pub fn model_files(snapshot: &Snapshot) -> Result<ModelFiles<'_>, HubError> {
     }
     let small = SMALL.iter().filter(|name| **name != INDEX || !has(SINGLE));
     let small: Vec<&RepoFile> = small.filter_map(|name| snapshot.file(name)).collect();
+    if let Some(file) = small.iter().find(|file| file.bytes > SMALL_BYTES) {
+        let why = format!("{} has {} bytes, expected at most {SMALL_BYTES}", file.path, file.bytes);
+        return Err(HubError::NoWeights { subject: snapshot.subject.clone(), why });
+    }
     let index = small.iter().copied().find(|file| file.path == INDEX);
     Ok(ModelFiles { small, index })
 }

@@ -5,8 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::cache::{RepoCache, UNFINISHED, beside, create_parent};
+use crate::cache::RepoCache;
 use crate::check::Hasher;
+use crate::write::{UNFINISHED, beside, create_parent};
 use crate::{FileHash, HubError, RepoFile};
 
 /// The bytes so far, their hash so far, and the `ETag` they came with.

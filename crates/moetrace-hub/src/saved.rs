@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{RepoCache, create_parent, write_whole};
+use crate::cache::RepoCache;
 use crate::id::is_lower_hex;
 use crate::listing::is_safe;
+use crate::write::{create_parent, write_whole};
 use crate::{Commit, FileHash, HubError, RepoFile};
 
 /// Largest list that is read back: about a million files.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::HubError;
+use crate::{HubError, HubEvent};
 
 /// Where the Hub is, where files are kept, and who asks.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct HubSettings {
     pub retries: u32,
     /// The pause before the first repetition, doubled before each further one.
     pub pause: Duration,
+    /// Called before a request for a list is repeated, which may be after minutes.
+    pub notice: fn(&HubEvent<'_>),
 }
 
 impl HubSettings {
@@ -48,6 +50,7 @@ impl HubSettings {
             read_timeout: Duration::from_secs(10),
             retries: 4,
             pause: Duration::from_secs(1),
+            notice: |_| (),
         }
     }
 }

@@ -127,6 +127,14 @@ impl RunFolder {
         }
     }
 
+    /// Refuses a folder that holds something else than a run, before there is a plan for one.
+    ///
+    /// # Errors
+    /// [`RunError::ForeignFolder`].
+    pub fn check_own(&self) -> Result<(), RunError> {
+        if self.has_manifest() { Ok(()) } else { self.refuse_foreign() }
+    }
+
     fn refuse_foreign(&self) -> Result<(), RunError> {
         let Ok(entries) = std::fs::read_dir(self.root()) else { return Ok(()) };
         let ours = ["data", "samples", "hidden", "state", "tmp"];

@@ -9,13 +9,14 @@ use moetrace_hub::{
     DatasetAddress, Hub, HubError, RepoFile, Revision, Snapshot, model_files, parquet_of, weight_files,
 };
 use moetrace_model::ModelConfig;
-use moetrace_run::HubFacts;
+use moetrace_run::{HubFacts, RunFolder};
 
 use crate::args::CollectArgs;
+use crate::device::{Choice, DeviceArg};
 use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
 use crate::hub::{self, DatasetName, Download, Downloads, ModelName};
-use crate::prepare::{Settings, cache};
+use crate::prepare::{Settings, cache, open_tokenizer};
 use crate::progress::Progress;
 
 /// Where model and texts are, or will be once [`Inputs::fetch`] has been called.
@@ -35,23 +36,37 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Finds out what is meant. Of the Hub only lists and small files of the model are fetched, and its configuration
-    /// is read: what cannot run is refused before its weights are downloaded.
+    /// Finds out what is meant. Of the Hub only lists and small files of the model are fetched, and looked at together
+    /// with what is here: what cannot run is refused before weights are downloaded.
     pub(crate) fn find(
         args: &CollectArgs,
         settings: &mut Settings,
         progress: &mut Progress,
     ) -> Result<Self, Failure> {
         let mut finder = Finder { offline: args.offline, client: None, parts: Vec::new(), progress };
+        let named = datasets(args)?;
         let (name, model, model_hub) = finder.model(args.model.as_deref(), settings)?;
-        let (sources, origins) = finder.texts(args, settings)?;
+        let (sources, origins) = finder.texts(args, &named, settings)?;
         let downloads = finder.client.map(|hub| Downloads { hub, parts: finder.parts });
         Ok(Self { name, model, model_hub, sources, origins, downloads })
     }
 
-    /// Brings everything here that is not.
-    pub(crate) fn fetch(&self, progress: &mut Progress) -> Result<(), Failure> {
-        self.downloads.as_ref().map_or(Ok(()), |downloads| downloads.fetch(progress))
+    /// Brings everything here that is not, if the run has a place and a device: the texts first, which are looked at
+    /// before the weights come.
+    pub(crate) fn fetch(&self, args: &CollectArgs, progress: &mut Progress) -> Result<(), Failure> {
+        if self.missing().is_some() {
+            let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(self.short_name()));
+            if !args.fresh {
+                RunFolder::new(out).check_own()?;
+            }
+            // Tried for the error alone; it is opened again when memory is laid out.
+            if matches!(args.device, DeviceArg::Cuda(_)) {
+                Choice::new(args.device, None, None)?;
+            }
+        }
+        let Some(downloads) = &self.downloads else { return Ok(()) };
+        let check_texts = || self.sources.iter().try_for_each(|source| Ok(source.check_column()?));
+        downloads.fetch(progress, &check_texts)
     }
 
     /// What would have to be downloaded, if anything.
@@ -70,7 +85,7 @@ pub(crate) fn model_folder(given: &Path, offline: bool, progress: &mut Progress)
     let mut finder = Finder { offline, client: None, parts: Vec::new(), progress };
     let (_, folder, _) = finder.model(Some(given), &mut Settings(Vec::new()))?;
     if let Some(hub) = finder.client {
-        Downloads { hub, parts: finder.parts }.fetch(progress)?;
+        Downloads { hub, parts: finder.parts }.fetch(progress, &|| Ok(()))?;
     }
     Ok(folder)
 }
@@ -137,6 +152,9 @@ impl Finder<'_> {
         let index = has_index.map(|name| part.snapshot.folder.join(name));
         let index = index.map(|path| read(&path)).transpose()?;
         let weights = weight_files(&part.snapshot, index.as_deref())?;
+        if hub.missing_bytes(&part.snapshot, &weights) > 0 {
+            open_tokenizer(&part.snapshot.folder)?;
+        }
         let files = part.files.iter().chain(weights).cloned().collect();
         Ok(Download { files, ..part })
     }
@@ -144,16 +162,15 @@ impl Finder<'_> {
     fn texts(
         &mut self,
         args: &CollectArgs,
+        named: &[DatasetName],
         settings: &mut Settings,
     ) -> Result<(Vec<SourceSpec>, BTreeMap<String, HubFacts>), Failure> {
-        if args.dataset.is_empty() {
+        if named.is_empty() {
             settings.resolve("dataset", "the six that come with moetrace");
             let given = Embedded::unpack(&cache()?)?.datasets();
             let sources = given.iter().map(|given| SourceSpec::parse(given)).collect::<Result<_, _>>()?;
             return Ok((sources, BTreeMap::new()));
         }
-        let named = args.dataset.iter().map(|given| hub::datasets_named(given));
-        let named: Vec<DatasetName> = named.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         let corpus = CorpusSettings {
             traces: args.traces,
             seed: args.seed,
@@ -211,6 +228,28 @@ impl Finder<'_> {
         self.parts.push(part);
         Ok((source, facts))
     }
+}
+
+/// What the arguments name, names and paths checked; nothing is asked of the Hub.
+fn datasets(args: &CollectArgs) -> Result<Vec<DatasetName>, Failure> {
+    let named = args.dataset.iter().map(|given| hub::datasets_named(given));
+    let named: Vec<DatasetName> = named.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let source = |dataset: &DatasetName| match dataset {
+        DatasetName::Here(source) => source.clone(),
+        DatasetName::OnHub { name, address, .. } => SourceSpec {
+            name: name.clone(),
+            path: format!("hf://datasets/{}", address.repo.id).into(),
+            column: None,
+            listed: Vec::new(),
+        },
+    };
+    SourceSpec::check_names(&named.iter().map(source).collect::<Vec<_>>())?;
+    for dataset in &named {
+        if let DatasetName::Here(source) = dataset {
+            source.check_path()?;
+        }
+    }
+    Ok(named)
 }
 
 /// The repository at its revision, or the branch with the Hub's own conversion if only that has the files; and the

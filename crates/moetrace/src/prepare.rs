@@ -223,7 +223,8 @@ pub(crate) fn cache() -> Result<PathBuf, Failure> {
         })
 }
 
-fn open_tokenizer(model: &Path) -> Result<Option<TextTokenizer>, Failure> {
+/// The model's tokenizer, if it has one.
+pub(crate) fn open_tokenizer(model: &Path) -> Result<Option<TextTokenizer>, Failure> {
     // Data sets of token ids need none; a text source without one is refused when it is planned.
     if model.join("tokenizer.json").exists() { Ok(Some(TextTokenizer::open(model)?)) } else { Ok(None) }
 }

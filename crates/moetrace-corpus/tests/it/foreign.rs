@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
-use moetrace_corpus::{CorpusError, CorpusSettings, ParquetRows, parquet_rows};
+use moetrace_corpus::{CorpusError, CorpusSettings, ListedFile, ParquetRows, SourceSpec, parquet_rows};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -95,6 +95,39 @@ fn the_rows_of_a_parquet_file_are_told_by_its_end_alone() {
     // Column data outside the file, and a footer of noise.
     assert!(says(&bytes[bytes.len() - needed as usize..], needed + 4).contains("lies outside"));
     assert!(says(&[&[7; 20][..], &20u32.to_le_bytes(), b"PAR1"].concat(), 100).contains("is damaged"));
+}
+
+#[test]
+fn an_encrypted_parquet_file_is_called_so() {
+    let folder = TempDir::new().unwrap();
+    let mut bytes = parquet();
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(b"PARE");
+    let refused = parquet_rows(Path::new("a.parquet"), &bytes, bytes.len() as u64).unwrap_err();
+    assert_eq!(refused.to_string(), "a.parquet is encrypted Parquet, which is not read");
+    let refused = plan_one(&write(&folder, "a.parquet", &bytes), None, &settings()).unwrap_err();
+    assert!(matches!(refused, CorpusError::Encrypted { .. }), "{refused}");
+}
+
+#[test]
+fn a_column_that_is_not_there_is_known_by_the_first_file_that_is_read() {
+    let folder = TempDir::new().unwrap();
+    write(&folder, "b.parquet", parquet());
+    let source = |column: Option<&str>, read: &str| SourceSpec {
+        name: "x".into(),
+        path: folder.path().into(),
+        column: column.map(str::to_owned),
+        listed: ["a.parquet", "b.parquet"]
+            .map(|path| ListedFile { path: path.into(), bytes: 1, read: path == read })
+            .into(),
+    };
+    assert!(source(None, "b.parquet").check_column().is_ok());
+    let refused = source(Some("nope"), "b.parquet").check_column().unwrap_err();
+    assert!(matches!(&refused, CorpusError::MissingColumn { column, .. } if column == "nope"), "{refused}");
+    // A file that is to be read and is not there is missed by its name.
+    let refused = source(None, "a.parquet").check_column().unwrap_err();
+    assert!(refused.to_string().contains("a.parquet"), "{refused}");
+    assert!(source(Some("nope"), "none of them").check_column().is_ok());
 }
 
 fn strict() -> CorpusSettings {

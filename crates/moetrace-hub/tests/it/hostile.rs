@@ -159,6 +159,23 @@ fn a_busy_hub_is_asked_again_after_the_time_it_asks_for() {
 }
 
 #[test]
+fn a_pause_before_a_list_is_asked_for_again_is_told() {
+    static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    let bench = Bench::new();
+    let settings = HubSettings {
+        notice: |event| TOLD.lock().unwrap().push(format!("{event:?}")),
+        ..bench.settings.clone()
+    };
+    bench.server.fault("/api/", 1, instead(429, &["Retry-After: 1"], "slow down"));
+    Hub::new(settings).unwrap().snapshot(&RepoAddress::model(TINY).unwrap()).unwrap();
+    let told = TOLD.lock().unwrap();
+    assert!(
+        told.len() == 1 && told[0].contains("the server answered 429") && told[0].contains("1s"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_hub_that_asks_for_an_hour_is_an_error_at_once() {
     for part in ["/api/", "/cdn/"] {
         let begun = Instant::now();

@@ -28,7 +28,7 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
     let mut progress = Progress::new(args.quiet);
     let mut settings = Settings(settings);
     let inputs = Inputs::find(args, &mut settings, &mut progress)?;
-    inputs.fetch(&mut progress)?;
+    inputs.fetch(args, &mut progress)?;
     let mut prepared = Prepared::new(args, settings, inputs, &mut progress)?;
     if args.fresh {
         set_aside(&prepared)?;

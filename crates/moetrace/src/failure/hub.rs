@@ -47,7 +47,7 @@ fn named(error: &HubError) -> (u8, &'static str, String) {
             "without --offline the file is fetched again; or restore it".into(),
         ),
         HubError::Setting { .. } => {
-            let help = "correct HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE, or unset it";
+            let help = "correct HF_ENDPOINT, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or SSL_CERT_FILE, or unset it";
             (code::CONFIG, "E-HUB-SETTING", help.into())
         }
         _ => (code::UNAVAILABLE, "E-HUB", "run the same command again".into()),
@@ -114,7 +114,8 @@ fn network(error: &HubError) -> Option<(u8, &'static str, String)> {
             (code::UNAVAILABLE, "E-NETWORK", help.into())
         }
         HubError::Unreachable { proxy: Some(_), .. } => {
-            let help = "check HTTPS_PROXY; hosts that need no proxy belong into NO_PROXY";
+            let help =
+                "check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; hosts that need no proxy belong into NO_PROXY";
             (code::UNAVAILABLE, "E-NETWORK", help.into())
         }
         HubError::Unreachable { .. } => {

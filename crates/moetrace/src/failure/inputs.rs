@@ -44,7 +44,7 @@ impl From<CorpusError> for Failure {
             CorpusError::NoTextColumn { .. } | CorpusError::MissingColumn { .. } => new(
                 code::BAD_INPUT,
                 "E-COLUMN",
-                "name the column with the text behind a colon: --dataset NAME=PATH:COLUMN",
+                "name the column with the text behind a colon: --dataset NAME=PATH:COLUMN, or hf://datasets/OWNER/NAME:COLUMN",
             ),
             CorpusError::Row { .. } => {
                 new(code::BAD_INPUT, "E-ROW", "without --strict such rows are counted, reported and skipped")
@@ -67,7 +67,14 @@ impl From<CorpusError> for Failure {
                 "E-TOKENIZER",
                 "fetch tokenizer.json and tokenizer_config.json of the model again",
             ),
-            CorpusError::Damaged { .. } => new(code::BAD_INPUT, "E-DATA", "fetch or write the file again"),
+            CorpusError::Encrypted { .. } => {
+                new(code::BAD_INPUT, "E-DATA", "write it again without encryption, or name another data set")
+            }
+            CorpusError::Damaged { .. } => new(
+                code::BAD_INPUT,
+                "E-DATA",
+                "fetch or write the file again; encrypted columns are not read either",
+            ),
             CorpusError::Changed { .. } => new(
                 code::LATER,
                 "E-CHANGED",

@@ -64,14 +64,23 @@ impl Downloads {
     }
 
     /// Downloads what is missing. Space for all of it is asked for first, so that a disk that cannot hold the last
-    /// repository is known before the first.
-    pub(crate) fn fetch(&self, progress: &mut Progress) -> Result<(), Failure> {
+    /// repository is known before the first. Data sets come before models, `texts_are_here` between them.
+    pub(crate) fn fetch(
+        &self,
+        progress: &mut Progress,
+        texts_are_here: &dyn Fn() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let need = self.missing();
         self.hub.room_for(need)?;
         if need > 0 {
             progress.line(&format!("downloading {} from {}", show::bytes(need), self.hub.endpoint()));
         }
-        for part in &self.parts {
+        let of = |kind| self.parts.iter().filter(move |part| part.snapshot.subject.address.kind == kind);
+        for part in of(RepoKind::Dataset) {
+            part.fetch(&self.hub, progress)?;
+        }
+        texts_are_here()?;
+        for part in of(RepoKind::Model) {
             part.fetch(&self.hub, progress)?;
         }
         Ok(())

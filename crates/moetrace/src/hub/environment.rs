@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use moetrace_hub::{Hub, HubSettings, ProxySettings, Token};
+use moetrace_hub::{Hub, HubEvent, HubSettings, ProxySettings, Token};
 
 use crate::failure::{Failure, code};
+use crate::output;
 
 /// Where systems keep the certificates they trust: Debian, Fedora, SUSE, Alpine.
 const CERTIFICATES: [&str; 4] = [
@@ -26,13 +27,13 @@ pub(crate) fn client(offline: bool) -> Result<Hub, Failure> {
 }
 
 fn settings(variables: Variables<'_>, offline: bool) -> Result<HubSettings, Failure> {
-    let set = |name: &str| variables(name).filter(|value| !value.is_empty());
-    let path = |name: &str| set(name).map(PathBuf::from);
-    let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
-    let user = || path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
-    let home = path("HF_HOME").or_else(|| user().map(|cache| cache.join("huggingface")));
-    let cache = path("HF_HUB_CACHE")
-        .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+    let environment = Environment(variables);
+    let user =
+        || environment.path("XDG_CACHE_HOME").or_else(|| Some(environment.path("HOME")?.join(".cache")));
+    let home = environment.path("HF_HOME").or_else(|| user().map(|cache| cache.join("huggingface")));
+    let cache = environment
+        .path("HF_HUB_CACHE")
+        .or_else(|| environment.path("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| home.as_ref().map(|home| home.join("hub")))
         .ok_or_else(|| {
             let what =
@@ -40,49 +41,131 @@ fn settings(variables: Variables<'_>, offline: bool) -> Result<HubSettings, Fail
             Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set HF_HOME to a folder that can be written")
         })?;
     let mut settings = HubSettings::new(cache);
-    if let Some(endpoint) = text("HF_ENDPOINT") {
+    settings.notice = told;
+    if let Some(endpoint) = environment.text("HF_ENDPOINT")? {
         settings.endpoint = endpoint;
     }
-    settings.offline = offline || is_on(text("HF_HUB_OFFLINE"));
-    let token_file = path("HF_TOKEN_PATH").or_else(|| home.map(|home| home.join("token")));
+    settings.offline = offline || environment.is_on("HF_HUB_OFFLINE")?;
+    if settings.offline {
+        // Neither the way to the Hub nor who asks matters.
+        return Ok(settings);
+    }
+    let token_file = environment.path("HF_TOKEN_PATH").or_else(|| home.map(|home| home.join("token")));
     // Unlike a token that was asked for, one that lies about is not sent where that is switched off.
-    if !is_on(text("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
-        settings.token = token(&text, token_file.as_deref())?;
+    if !environment.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN")? {
+        settings.token = environment.token(token_file.as_deref())?;
     }
-    if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.trim().parse().ok()) {
-        settings.read_timeout = Duration::from_secs(seconds);
+    if let Some(seconds) = environment.text(TIMEOUT)? {
+        let whole = seconds.trim().parse().ok().filter(|seconds| (1..=MOST_TIMEOUT).contains(seconds));
+        let expected = format!("{TIMEOUT} is {seconds:?}, expected whole seconds from 1 to {MOST_TIMEOUT}");
+        settings.read_timeout = Duration::from_secs(whole.ok_or_else(|| refused(expected, TIMEOUT))?);
     }
-    settings.proxy = proxy(&text, &settings.endpoint);
-    let trusted = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().find_map(path);
+    settings.proxy = environment.proxy(&settings.endpoint)?;
+    let trusted = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter();
+    let trusted = trusted.filter_map(|name| environment.set(name)).next().map(PathBuf::from);
     let of_system = || CERTIFICATES.iter().map(PathBuf::from).find(|file| file.is_file());
     settings.root_certificates = trusted.or_else(of_system);
     Ok(settings)
 }
 
-fn is_on(value: Option<String>) -> bool {
-    value.is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+/// Most seconds in which nothing arrives, and the longest that is taken for meant.
+const TIMEOUT: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
+const MOST_TIMEOUT: u64 = 86_400;
+
+fn refused(what: String, name: &str) -> Failure {
+    Failure::new(code::CONFIG, "E-HUB-SETTING", what, format!("correct {name}, or unset it"))
 }
 
-/// The token, and where it came from.
-fn token(text: &dyn Fn(&str) -> Option<String>, file: Option<&Path>) -> Result<Option<Token>, Failure> {
-    for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
-        if let Some(secret) = text(name) {
-            return Ok(Some(Token::new(&secret, name)?));
+/// Told before a request is repeated.
+fn told(event: &HubEvent<'_>) {
+    if let HubEvent::Busy { host, why, pause } = event {
+        output::tell(format_args!("{host}: {why}; asking again in {:.0} s", pause.as_secs_f64()));
+    }
+}
+
+/// The variables, read as Python's client reads them.
+struct Environment<'a>(Variables<'a>);
+
+impl Environment<'_> {
+    fn set(&self, name: &str) -> Option<OsString> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A text. Passed over, another host than the one meant would be asked, or nobody's token sent.
+    fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        let text = self.set(name).map(OsString::into_string).transpose();
+        text.map_err(|_| refused(format!("{name} is no UTF-8"), name))
+    }
+
+    fn is_on(&self, name: &str) -> Result<bool, Failure> {
+        let value = self.text(name)?.unwrap_or_default().to_ascii_lowercase();
+        Ok(matches!(value.as_str(), "1" | "true" | "yes" | "on"))
+    }
+
+    /// A path, `~` and `$NAME` at its beginning or in it replaced (`os.path.expanduser` and `expandvars`).
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        match self.set(name)?.into_string() {
+            Ok(text) => Some(PathBuf::from(self.expanded(&text))),
+            Err(bytes) => Some(PathBuf::from(bytes)),
         }
     }
-    let found = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
-    match found.filter(|(_, secret)| !secret.trim().is_empty()) {
-        Some((file, secret)) => Ok(Some(Token::new(&secret, &format!("the file {}", file.display()))?)),
-        None => Ok(None),
+
+    fn expanded(&self, text: &str) -> OsString {
+        let mut out = OsString::new();
+        let mut rest = text;
+        if let Some(home) = self.set("HOME").filter(|_| rest == "~" || rest.starts_with("~/")) {
+            out.push(home);
+            rest = &rest[1..];
+        }
+        while let Some((before, after)) = rest.split_once('$') {
+            out.push(before);
+            let (name, behind) = variable(after);
+            let value = self.set(name).filter(|_| !name.is_empty());
+            // One that is not set stays as it is written.
+            out.push(value.unwrap_or_else(|| format!("${}", &after[..after.len() - behind.len()]).into()));
+            rest = behind;
+        }
+        out.push(rest);
+        out
+    }
+
+    /// The token, and where it came from. One of blanks alone is none.
+    fn token(&self, file: Option<&Path>) -> Result<Option<Token>, Failure> {
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
+            if let Some(secret) = self.text(name)?.filter(|secret| !secret.trim().is_empty()) {
+                return Ok(Some(Token::new(&secret, name)?));
+            }
+        }
+        let found = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
+        match found.filter(|(_, secret)| !secret.trim().is_empty()) {
+            Some((file, secret)) => Ok(Some(Token::new(&secret, &format!("the file {}", file.display()))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The proxy for the endpoint's scheme.
+    fn proxy(&self, endpoint: &str) -> Result<Option<ProxySettings>, Failure> {
+        let either = |upper: &str| match self.text(upper)? {
+            None => self.text(&upper.to_ascii_lowercase()),
+            found => Ok(found),
+        };
+        let scheme = if endpoint.starts_with("http:") { "HTTP_PROXY" } else { "HTTPS_PROXY" };
+        let url = match either(scheme)? {
+            None => either("ALL_PROXY")?,
+            found => found,
+        };
+        let Some(url) = url else { return Ok(None) };
+        Ok(Some(ProxySettings { url, except: either("NO_PROXY")?.unwrap_or_default() }))
     }
 }
 
-/// The proxy for the endpoint's scheme.
-fn proxy(text: &dyn Fn(&str) -> Option<String>, endpoint: &str) -> Option<ProxySettings> {
-    let either = |upper: &str| text(upper).or_else(|| text(&upper.to_ascii_lowercase()));
-    let scheme = if endpoint.starts_with("http:") { "HTTP_PROXY" } else { "HTTPS_PROXY" };
-    let url = either(scheme).or_else(|| either("ALL_PROXY"))?;
-    Some(ProxySettings { url, except: either("NO_PROXY").unwrap_or_default() })
+/// The name behind a `$`, with or without braces, and what follows it.
+fn variable(after: &str) -> (&str, &str) {
+    if let Some((name, behind)) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        return (name, behind);
+    }
+    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+    after.split_at(end)
 }
 
 #[cfg(test)]
@@ -123,6 +206,61 @@ mod tests {
         assert_eq!(source(&[("HF_HOME", folder), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
         assert_eq!(source(&[("HF_HOME", "/nowhere")]), None);
         std::fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn paths_are_expanded_as_pythons_client_does() {
+        let variables = |path: &'static str| [("HOME", "/h"), ("SCRATCH", "/s"), ("HF_HUB_CACHE", path)];
+        for (path, cache) in [
+            ("~/hub", "/h/hub"),
+            ("~", "/h"),
+            ("~me/hub", "~me/hub"),
+            ("a~/hub", "a~/hub"),
+            ("$SCRATCH/hub", "/s/hub"),
+            ("${SCRATCH}x/$HOME", "/sx//h"),
+            ("/a/$NOT_SET/${NOT_SET}/$", "/a/$NOT_SET/${NOT_SET}/$"),
+        ] {
+            assert_eq!(with(&variables(path)).cache, PathBuf::from(cache), "{path}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_text_is_refused_and_not_passed_over() {
+        use std::os::unix::ffi::OsStringExt as _;
+        for name in ["HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "https_proxy", "HF_HUB_OFFLINE"] {
+            let find = |asked: &str| match asked {
+                "HOME" => Some(OsString::from("/h")),
+                _ => (asked == name).then(|| OsString::from_vec(b"http://h\xff".to_vec())),
+            };
+            let failure = settings(&find, false).unwrap_err();
+            assert_eq!((failure.exit, failure.name), (78, "E-HUB-SETTING"), "{name}");
+            assert!(failure.what.contains(name), "{}", failure.what);
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_whole_seconds() {
+        let of = |value: &str| {
+            let find = |name: &str| match name {
+                "HOME" => Some(OsString::from("/h")),
+                _ => (name == TIMEOUT).then(|| OsString::from(value)),
+            };
+            settings(&find, false).map(|settings| settings.read_timeout.as_secs())
+        };
+        assert_eq!(of(" 30 ").ok(), Some(30));
+        for value in ["0", "abc", "1.5", "-1", "99999999999"] {
+            assert_eq!(of(value).unwrap_err().name, "E-HUB-SETTING", "{value}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_blanks_is_none() {
+        for blank in [" ", "\n", "\t \n"] {
+            assert!(with(&[("HOME", "/h"), ("HF_TOKEN", blank)]).token.is_none(), "{blank:?}");
+            let other = [("HOME", "/h"), ("HF_TOKEN", blank), ("HUGGING_FACE_HUB_TOKEN", "hf_x")];
+            assert_eq!(with(&other).token.unwrap().source(), "HUGGING_FACE_HUB_TOKEN");
+        }
     }
 
     #[test]

@@ -22,7 +22,12 @@ fn model() -> Repo {
     repo
 }
 
-/// The embedded Parquet data set under the names that the preset `squad` has on the Hub.
+/// Where the weights are.
+fn weights() -> String {
+    format!("/cdn/{}", loopback_hub::sha256(&fixture("model/model.safetensors")))
+}
+
+/// The embedded Parquet data set as one of the Hub, with two splits.
 fn squad() -> Repo {
     let texts = fixture("datasets/encyclopaedia.parquet");
     let mut repo = Repo::new(
@@ -179,10 +184,68 @@ fn plan_says_what_would_be_downloaded_and_fetches_no_weights_and_no_texts() {
 }
 
 #[test]
+fn nothing_large_is_downloaded_for_arguments_that_cannot_be() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.dir.path().join("foreign")).unwrap();
+    std::fs::write(bench.dir.path().join("foreign/thesis.tex"), "").unwrap();
+    let texts = "hf://datasets/owner/texts/plain";
+    let twice =
+        ["--dataset", "a=hf://datasets/owner/texts/plain", "--dataset", "a=hf://datasets/owner/texts/plain"];
+    let column = format!("{texts}:nope");
+    for (args, name) in [
+        (&["--dataset", "x=/nowhere.jsonl"][..], "E-DATA"),
+        (&["--dataset", texts, "--dataset", "x=/nowhere.jsonl"], "E-DATA"),
+        (&twice, "E-DATASET"),
+        (&["--dataset", "../x=hf://datasets/owner/texts/plain"], "E-DATASET"),
+        (&["--dataset", &column], "E-COLUMN"),
+        (&["--dataset", texts, "--out", "foreign"], "E-FOREIGN"),
+        // No machine has so many.
+        (&["--dataset", texts, "--device", "cuda:99"], "E-DEVICE"),
+    ] {
+        let (_, stderr) = bench.fails(&[&["collect", "--model", "tiny/moe"], args].concat());
+        assert!(stderr.contains(&format!("error[{name}]")), "{args:?}: {stderr}");
+        assert!(
+            !bench.server.seen().iter().any(|seen| seen.path == weights()),
+            "{args:?} fetched the weights"
+        );
+        if name == "E-COLUMN" {
+            assert!(stderr.contains("hf://datasets/OWNER/NAME:COLUMN"), "{stderr}");
+        }
+    }
+    let mut odd = model();
+    odd.branches.get_mut("main").unwrap().insert("tokenizer.json".into(), b"{}".to_vec());
+    bench.server.publish(odd);
+    let (_, stderr) = bench.fails(&["collect", "--model", "tiny/moe"]);
+    assert!(stderr.contains("error[E-TOKENIZER]"), "{stderr}");
+    assert!(!bench.server.seen().iter().any(|seen| seen.path == weights()));
+}
+
+#[test]
+fn a_proxy_that_is_not_spoken_and_certificates_that_are_not_there_are_settings() {
+    let bench = Bench::new();
+    for (name, value) in [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTP_PROXY", "socks5h://127.0.0.1:9"),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+        ("REQUESTS_CA_BUNDLE", "/"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+    ] {
+        let mut command = bench.moetrace();
+        command.args(["plan", "--model", "tiny/moe"]).env(name, value);
+        let (code, stderr) = ends(&mut command);
+        assert_eq!((code, stderr.contains("E-HUB-SETTING")), (78, true), "{name}: {stderr}");
+        let mut command = bench.moetrace();
+        command.args(["plan", "--model", "tiny/moe", "--offline"]).env(name, value);
+        let (code, stderr) = ends(&mut command);
+        assert_eq!((code, stderr.contains("E-OFFLINE")), (69, true), "{name}: {stderr}");
+    }
+}
+
+#[test]
 fn a_download_that_broke_off_is_gone_on_with_by_the_same_command() {
     let bench = Bench::new();
-    bench.server.fault("/cdn/", 1, Fault::Cut(5_000_000));
-    bench.server.fault("/cdn/", 1, Fault::Instead(429, vec!["Retry-After: 900".into()], vec![]));
+    bench.server.fault(&weights(), 1, Fault::Cut(5_000_000));
+    bench.server.fault(&weights(), 1, Fault::Instead(429, vec!["Retry-After: 900".into()], vec![]));
     let (code, stderr) = bench.fails(&COLLECT);
     assert_eq!(code, 75, "{stderr}");
     assert!(stderr.contains("E-HUB-BUSY") && stderr.contains("900 s"), "{stderr}");
@@ -191,7 +254,7 @@ fn a_download_that_broke_off_is_gone_on_with_by_the_same_command() {
     let (code, stderr) = bench.ends(&loud);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("model.safetensors: 5.0 MB of 11.8 MB are there, going on"), "{stderr}");
-    let all = fixture("model/model.safetensors").len() + fixture("datasets/encyclopaedia.parquet").len();
+    let all = fixture("model/model.safetensors").len();
     assert_eq!(bench.server.file_bytes_sent(), all as u64 - 5_000_000);
 }
 
@@ -259,6 +322,16 @@ fn data_sets_that_cannot_be_read_are_named_with_what_they_have() {
     );
     publish("o/none", &[("data.json", b"{}".to_vec())]);
     publish("o/broken", &[("train.parquet", b"PAR1 this is no Parquet file at all PAR1".to_vec())]);
+    publish(
+        "o/slash",
+        &[("d/a/train-00000-of-00001.parquet", texts()), ("d/b/train-00000-of-00001.parquet", texts())],
+    );
+    publish(
+        "o/again",
+        &[("train-00000-of-00001.parquet", texts()), ("train-00000-of-00001-abc.parquet", texts())],
+    );
+    let sealed = [&texts()[..texts().len() - 4], b"PARE"].concat();
+    publish("o/sealed", &[("train.parquet", sealed)]);
     publish("o/half", &[("train-00000-of-00002.parquet", texts())]);
     let says = |dataset: &str, exit: i32, parts: &[&str]| {
         let (code, stderr) = bench.fails(&["collect", "--traces", "4", "--dataset", dataset]);
@@ -274,6 +347,10 @@ fn data_sets_that_cannot_be_read_are_named_with_what_they_have() {
     says("hf://datasets/o/broken", 65, &["E-DATA", "train.parquet"]);
     says("hf://datasets/o/half", 65, &["E-DATA", "1 of the 2 files"]);
     says("hf://datasets/o/two/a:nothing", 65, &["E-COLUMN", "nothing", "columns: "]);
+    says("hf://datasets/o/slash", 2, &["E-DATASET", "d/a, d/b", "hf://datasets/o/slash/d%2Fa"]);
+    says("hf://datasets/o/slash/d%2Fa:nothing", 65, &["E-COLUMN"]);
+    says("hf://datasets/o/again", 65, &["E-DATA", "more than once", "train-00000-of-00001-abc.parquet"]);
+    says("hf://datasets/o/sealed", 65, &["E-DATA", "encrypted"]);
     says("hf://datasets/o/absent", 66, &["E-NOREPO", "data set o/absent"]);
     says("hf://o/two", 2, &["E-DATASET", "hf://datasets/OWNER/NAME"]);
     says("x=hf://datasets/o/a b", 2, &["E-HUB-NAME"]);
@@ -296,6 +373,29 @@ fn the_hubs_own_conversion_is_read_where_a_repository_has_no_parquet() {
     assert_eq!(manifest["datasets"][0]["hub"]["revision"], "refs/convert/parquet");
     let (code, stderr) = bench.ends(&[&args[..], &["--offline"]].concat());
     assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn files_whose_names_say_nothing_are_read_from_the_hubs_own_conversion() {
+    let bench = Bench::new();
+    let texts = || fixture("datasets/encyclopaedia.parquet");
+    let names = ["part-00000-9d8f-c000.snappy.parquet", "part-00001-9d8f-c000.snappy.parquet"];
+    let mut repo = Repo::new(Kind::Dataset, "o/spark", names.map(|name| (name, texts())));
+    repo.branch("refs/convert/parquet", [("default/train/0000.parquet", texts())]);
+    bench.server.publish(repo);
+    let (code, stderr) = bench.ends(&[
+        "collect",
+        "--quiet",
+        "--traces",
+        "4",
+        "--dataset",
+        "hf://datasets/o/spark",
+        "--out",
+        "run",
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = json(&bench.dir.path().join("run/manifest.json"));
+    assert_eq!(manifest["datasets"][0]["hub"]["revision"], "refs/convert/parquet");
 }
 
 /// The embedded Parquet file four times, each by another version of its writer: the budget holds three, the texts need one.
