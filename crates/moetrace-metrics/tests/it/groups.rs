@@ -72,7 +72,9 @@ fn information(loads: &[&Vec<u64>]) -> f64 {
 fn agrees_with_the_core(e: usize, texts: &[Written]) -> Result<(), TestCaseError> {
     let geometry = geometry(e, 3, texts[0].text.choices.len() as u16);
     let mut core = RoutingMetrics::new(&geometry, &MetricsSettings::default());
-    texts.iter().for_each(|text| play(&geometry, &[text], &mut core));
+    for text in texts {
+        play(&geometry, &[text], &mut core);
+    }
     let (core, groups) = (core.report(), fold(GroupBy::Dataset, e, 3, texts));
     for (ours, theirs) in core.datasets.iter().zip(&groups.groups) {
         prop_assert_eq!(Some(&ours.name), theirs.dataset.as_ref());

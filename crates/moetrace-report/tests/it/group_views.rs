@@ -96,7 +96,7 @@ fn maps_of_labels_and_positions_read_out_what_was_counted() -> anyhow::Result<()
     let all = sum(&|label, layer, e| !label.is_empty() && layer == 2 && e == 1);
     let total = sum(&|label, layer, _| !label.is_empty() && layer == 2);
     assert!(said.starts_with("layer 3, label verse 0 (verse), expert 1 · "), "{said}");
-    assert_eq!(number(&said, "· tokens: ")?, n, "{said}");
+    assert!((number(&said, "· tokens: ")? - n).abs() < 0.5, "{said}");
     let lift = n * total / (own * all);
     // Three digits are shown.
     assert!((number(&said, "times all labels")? - lift).abs() < 0.006 * lift, "{said}, expected {lift}");
@@ -104,7 +104,7 @@ fn maps_of_labels_and_positions_read_out_what_was_counted() -> anyhow::Result<()
     let said = read(&mut browser, "positions", 2)?;
     let n: u64 = (4..=7).filter_map(|position| plain.by_position.get(&(position, 2, 1))).sum();
     assert!(said.starts_with("layer 3, position 4 to 7, expert 1 · "), "{said}");
-    assert_eq!(number(&said, "· tokens: ")?, n as f64, "{said}");
+    assert!((number(&said, "· tokens: ")? - n as f64).abs() < 0.5, "{said}");
     assert_eq!(browser.misdeeds(&folder.path().join("report.html"))?, Vec::<String>::new());
     Ok(())
 }

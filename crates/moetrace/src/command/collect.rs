@@ -140,7 +140,7 @@ fn draw(prepared: &Prepared, outcome: &Outcome, stop: &Stop, progress: Progress)
             progress.line(&format!("written in {seconds:.1} s: {}", path.display()));
         }
         Err(failure) => {
-            output::tell(format_args!("warning[W-REPORT]: {}; the run is complete, {again}", failure.what))
+            output::tell(format_args!("warning[W-REPORT]: {}; the run is complete, {again}", failure.what));
         }
     }
 }

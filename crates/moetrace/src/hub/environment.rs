@@ -61,8 +61,8 @@ fn settings(variables: Variables<'_>, offline: bool) -> Result<HubSettings, Fail
         settings.read_timeout = Duration::from_secs(whole.ok_or_else(|| refused(expected, TIMEOUT))?);
     }
     settings.proxy = environment.proxy(&settings.endpoint)?;
-    let trusted = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter();
-    let trusted = trusted.filter_map(|name| environment.set(name)).next().map(PathBuf::from);
+    let mut trusted = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter();
+    let trusted = trusted.find_map(|name| environment.set(name)).map(PathBuf::from);
     let of_system = || CERTIFICATES.iter().map(PathBuf::from).find(|file| file.is_file());
     settings.root_certificates = trusted.or_else(of_system);
     Ok(settings)
