@@ -64,6 +64,10 @@ impl Bench {
         {
             command.env_remove(name);
         }
+        // The first of these that is set is taken.
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+            command.env_remove(name);
+        }
         command.env("HF_ENDPOINT", self.server.url()).env("HF_HUB_CACHE", self.cache());
         command.env("HF_HOME", self.dir.path().join("home")).env("NO_PROXY", "127.0.0.1");
         command.current_dir(self.dir.path());
