@@ -25,7 +25,7 @@ use moetrace_trace::{SampleRow, ShardReader, ShardWriter, TraceSettings, write_s
 const LENGTH: usize = 512;
 const SAMPLES: usize = 512;
 /// Rows of a pass, as the program reads them.
-const ROWS: usize = 16_384;
+const ROWS: usize = 2_048;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

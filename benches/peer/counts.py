@@ -5,7 +5,8 @@
 
 FOLDER is one that `cargo run --release -p benches --example full_metrics` has written. BOS rows are left out, as ours
 are; a transition is an expert of a token and one of the next token of the same text. Of several ways tried the fastest
-is kept: polars counts codes (64 a + b) of 16 bits, all combinations of slots concatenated; DuckDB the same codes, unnested. Prints the seconds and, to compare, cells above zero and sums over all layers.
+is kept: polars counts codes (64 a + b) of 16 bits, all combinations of slots concatenated; DuckDB the same codes,
+unnested. Prints the seconds and, to compare, cells above zero and sums over all layers.
 Needs polars and duckdb.
 """
 import itertools

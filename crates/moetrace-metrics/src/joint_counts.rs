@@ -2,11 +2,8 @@
 
 use moetrace_routing::ExpertId;
 
-/// Above this many experts no table of ordered pairs is kept (10 MiB a layer at 1,024); no model has as many.
+/// Above this many experts no table of ordered pairs is kept (4 MiB a layer at 1,024); no model has as many.
 pub(crate) const MOST_EXPERTS: usize = 1024;
-
-/// Rows that may be counted before a cell could overflow.
-const MOST_ROWS: u64 = u16::MAX as u64;
 
 /// Up to this many experts a report holds the table itself (16,384 numbers a layer at 128).
 const MOST_EXPERTS_REPORTED: usize = 128;
@@ -14,12 +11,12 @@ const MOST_EXPERTS_REPORTED: usize = 128;
 /// For each pair (i, j) of experts, the tokens with i in one set and j in the other, `[E, E]`.
 ///
 /// The two sets are those of one token in two layers, or of two tokens in one layer. Cells that are being counted
-/// have 16 bits, so that two tables of 64 experts take half of a first-level cache, which two threads may share; they
-/// are moved before they could overflow.
+/// have 32 bits, so that the table of 64 experts fits the first-level cache; they are moved before they could
+/// overflow.
 #[derive(Debug, Clone)]
 pub(crate) struct JointCounts {
     experts: usize,
-    recent: Vec<u16>,
+    recent: Vec<u32>,
     /// The most that a cell of `recent` can hold.
     recent_rows: u64,
     /// Empty until the first move.
@@ -40,7 +37,7 @@ impl JointCounts {
     /// Makes room for `rows` pairs of sets, each of which raises a cell by 1 at most.
     fn make_room(&mut self, rows: usize) {
         self.recent_rows += rows as u64;
-        if self.recent_rows > MOST_ROWS {
+        if u32::try_from(self.recent_rows).is_err() {
             self.move_recent();
             self.recent_rows = rows as u64;
         }
@@ -57,38 +54,29 @@ impl JointCounts {
     /// Counts the K x K pairs of each row of `from` and the same row of `to`, both `[rows, K]` ids below E that are
     /// distinct within a row.
     pub(crate) fn add(&mut self, from: &[ExpertId], to: &[ExpertId], k: usize) {
-        let most = MOST_ROWS as usize * k;
-        for (from, to) in from.chunks(most).zip(to.chunks(most)) {
-            self.make_room(from.len().min(to.len()) / k);
-            // The numbers that models choose: loops of known length are unrolled, which halves the time.
-            match k {
-                1 => self.add_rows::<1>(from, to),
-                2 => self.add_rows::<2>(from, to),
-                4 => self.add_rows::<4>(from, to),
-                6 => self.add_rows::<6>(from, to),
-                8 => self.add_rows::<8>(from, to),
-                _ => {
-                    from.chunks_exact(k)
-                        .zip(to.chunks_exact(k))
-                        .for_each(|(from, to)| self.add_sets(from, to));
-                }
-            }
+        self.make_room(from.len().min(to.len()) / k);
+        // The numbers that models choose: loops of known length are unrolled, which halves the time.
+        match k {
+            1 => self.add_rows::<1>(from, to),
+            2 => self.add_rows::<2>(from, to),
+            4 => self.add_rows::<4>(from, to),
+            6 => self.add_rows::<6>(from, to),
+            8 => self.add_rows::<8>(from, to),
+            _ => from.chunks_exact(k).zip(to.chunks_exact(k)).for_each(|(from, to)| self.add_sets(from, to)),
         }
     }
 
     /// Counts the K (K + 1) / 2 pairs within each row of `chosen`, an expert with itself included, at (earlier, later) in
     /// the row: nothing is sorted, and the tokens of an unordered pair are those of two cells.
     pub(crate) fn add_within(&mut self, chosen: &[ExpertId], k: usize) {
-        for chosen in chosen.chunks(MOST_ROWS as usize * k) {
-            self.make_room(chosen.len() / k);
-            match k {
-                1 => self.add_rows_within::<1>(chosen),
-                2 => self.add_rows_within::<2>(chosen),
-                4 => self.add_rows_within::<4>(chosen),
-                6 => self.add_rows_within::<6>(chosen),
-                8 => self.add_rows_within::<8>(chosen),
-                _ => chosen.chunks_exact(k).for_each(|set| self.add_set(set)),
-            }
+        self.make_room(chosen.len() / k);
+        match k {
+            1 => self.add_rows_within::<1>(chosen),
+            2 => self.add_rows_within::<2>(chosen),
+            4 => self.add_rows_within::<4>(chosen),
+            6 => self.add_rows_within::<6>(chosen),
+            8 => self.add_rows_within::<8>(chosen),
+            _ => chosen.chunks_exact(k).for_each(|set| self.add_set(set)),
         }
     }
 
@@ -122,7 +110,7 @@ impl JointCounts {
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
-        if self.recent_rows + other.recent_rows <= MOST_ROWS {
+        if u32::try_from(self.recent_rows + other.recent_rows).is_ok() {
             self.recent_rows += other.recent_rows;
             self.recent.iter_mut().zip(&other.recent).for_each(|(ours, theirs)| *ours += theirs);
         } else {
@@ -159,7 +147,7 @@ mod tests {
         for &(from, to) in rows {
             if moved {
                 // As if so much had been counted before that every row needs a move.
-                counts.make_room(MOST_ROWS as usize);
+                counts.make_room(u32::MAX as usize);
             }
             counts.add(&[ExpertId(from)], &[ExpertId(to)], 1);
         }
@@ -175,16 +163,6 @@ mod tests {
             ours.merge(counted(&second, b));
             assert_eq!(ours.counts(), expected, "{a} {b}");
         }
-    }
-
-    #[test]
-    fn more_rows_at_once_than_a_cell_can_hold_are_all_counted() {
-        let rows = 2 * MOST_ROWS as usize + 5;
-        let (mut between, mut within) = (JointCounts::new(2).unwrap(), JointCounts::new(2).unwrap());
-        between.add(&vec![ExpertId(0); rows], &vec![ExpertId(1); rows], 1);
-        within.add_within(&[ExpertId(1), ExpertId(0)].repeat(rows), 2);
-        let rows = rows as u64;
-        assert_eq!((between.counts(), within.counts()), (vec![0, rows, 0, 0], vec![rows, 0, rows, rows]));
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl LayerLists {
     pub(crate) fn read(&mut self, file: &TraceFile, first: u64, rows: usize) -> Result<(), TraceError> {
         let ids = self.ids.read(file, first, rows)?;
         self.experts.clear();
-        // As unsigned numbers, negative ones are above every limit.
-        if ids.iter().fold(0, |highest, &id| (id as u32).max(highest)) > u32::from(u16::MAX) {
+        // Of all bits at once, which a loop does several at a time: as unsigned numbers, negative ones have high bits too.
+        if ids.iter().fold(0, |bits, &id| bits | id as u32) > u32::from(u16::MAX) {
             return Err(damaged(file, first, "an expert id is beyond 16 bits"));
         }
         self.experts.extend(ids.iter().map(|&id| ExpertId(id as u16)));
@@ -178,15 +178,17 @@ impl<T: DataType> ListColumn<T> {
     /// Refuses lists of another length, and places without a number.
     fn check(&self, file: &TraceFile, row: u64, records: usize) -> Result<(), TraceError> {
         let (Levels { definition, repetition }, width) = (&self.levels, self.width);
-        // Counts, so that a loop does several at once; what is wrong is only looked for where something is.
-        if definition.iter().filter(|&&level| level != self.there).count() > 0 {
+        // Bits and sums, so that a loop does several at once; what is wrong is only looked for where something is.
+        if definition.iter().fold(0, |bits, &level| bits | (level ^ self.there)) != 0 {
             let at = definition.iter().position(|&level| level != self.there).unwrap_or(0);
             let (file, column, row) = (file.path().to_owned(), self.name.clone(), row + (at / width) as u64);
             return Err(TraceError::Null { file, column, row });
         }
-        let begun = repetition.iter().filter(|&&level| level == 0).count();
-        let in_place = repetition.iter().step_by(width).filter(|&&level| level == 0).count();
-        if repetition.len() == records * width && begun == records && in_place == records {
+        // A level is 0 where a list begins and 1 elsewhere, as a column with one repeated field has no other.
+        let some = |levels: &[i16]| usize::from(levels.iter().map(|&level| level as u16).sum::<u16>());
+        let within: usize = repetition.chunks(1 << 15).map(some).sum();
+        let out_of_place = repetition.iter().step_by(width).fold(0, |bits, &level| bits | level);
+        if repetition.len() == records * width && within == records * (width - 1) && out_of_place == 0 {
             return Ok(());
         }
         let begins_at = |list: usize| repetition.get(list * width).is_none_or(|&level| level == 0);
