@@ -20,9 +20,13 @@ fn logits(texts: &[&Text]) -> Vec<f32> {
 }
 
 fn play(texts: &[&Text], sink: &mut AuxiliaryLossMetrics, recorded: bool) {
-    let (geometry, logits) = (geometry(E, K, 1), logits(texts));
+    play_with(texts, sink, recorded.then_some(logits(texts).as_slice()));
+}
+
+fn play_with(texts: &[&Text], sink: &mut AuxiliaryLossMetrics, logits: Option<&[f32]>) {
+    let geometry = geometry(E, K, 1);
     let layer = Layer::new(texts, MoeOrdinal(0));
-    let planes = RoutingPlanes { logits: recorded.then_some(&logits), ..layer.planes() };
+    let planes = RoutingPlanes { logits, ..layer.planes() };
     let rows = batch(texts).len();
     sink.begin(&batch(texts)).unwrap();
     sink.record(&RoutingView::new(&geometry, MoeOrdinal(0), rows, planes).unwrap()).unwrap();
@@ -76,6 +80,36 @@ proptest! {
                 prop_assert!((layer.mean_probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-9);
                 prop_assert!(layer.token_information_bits <= (E as f64).log2());
             }
+        }
+    }
+
+    #[test]
+    fn what_experts_are_called_changes_nothing(
+        texts in any_texts(E, K, 1),
+        names in Just((0..E as u16).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        // Expert e of the first is called names[e] in the second; its logit goes with it.
+        let mut renamed = AuxiliaryLossMetrics::new(&geometry(E, K, 1), &MetricsSettings::default());
+        for text in &texts {
+            let mut other = text.clone();
+            other.choices[0].iter_mut().flat_map(|c| &mut c.experts).for_each(|e| *e = names[usize::from(*e)]);
+            let mut moved = logits(&[text]);
+            for (row, of) in moved.chunks_mut(E).zip(logits(&[text]).chunks(E)) {
+                names.iter().zip(of).for_each(|(&name, &logit)| row[usize::from(name)] = logit);
+            }
+            play_with(&[&other], &mut renamed, Some(&moved));
+        }
+        let (Some(before), Some(after)) = (fold(&texts), renamed.report()) else {
+            prop_assert_eq!(fold(&texts), renamed.report());
+            return Ok(());
+        };
+        let (before, after) = (&before.layers[0], &after.layers[0]);
+        prop_assert!((before.loss - after.loss).abs() < 1e-9);
+        prop_assert!((before.sequence_loss - after.sequence_loss).abs() < 1e-9);
+        prop_assert!((before.token_information_bits - after.token_information_bits).abs() < 1e-9);
+        for (e, &name) in names.iter().enumerate() {
+            let after = after.mean_probabilities[usize::from(name)];
+            prop_assert!((before.mean_probabilities[e] - after).abs() < 1e-9);
         }
     }
 

@@ -106,6 +106,19 @@ fn no_tokens_give_a_report_of_zeros_that_json_can_hold() {
     assert_eq!(serde_json::from_str::<moetrace_metrics::MetricsReport>(&json).unwrap(), report);
 }
 
+/// `MaxVio`, the coefficient of variation, Gini (as mean difference of all pairs) and the entropy of some loads.
+fn naive_balance(loads: &[f64]) -> [f64; 4] {
+    let experts = loads.len() as f64;
+    let total: f64 = loads.iter().sum();
+    let mean = total / experts;
+    let largest = loads.iter().copied().fold(0.0, f64::max);
+    let variance = loads.iter().map(|n| (n - mean).powi(2)).sum::<f64>() / experts;
+    let differences: f64 = loads.iter().flat_map(|a| loads.iter().map(move |b| (a - b).abs())).sum();
+    let shares = loads.iter().filter(|&&n| n > 0.0).map(|n| n / total);
+    let entropy = shares.map(|f| -f * f.log2()).sum();
+    [largest / mean - 1.0, variance.sqrt() / mean, differences / (2.0 * experts * experts * mean), entropy]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -137,6 +150,13 @@ proptest! {
             prop_assert_eq!(layer.ties, Some(choices().filter(|c| c.margin == 0.0).count() as u64));
             let mean = choices().map(|c| f64::from(c.gate_entropy)).sum::<f64>() / tokens as f64;
             prop_assert!((layer.gate_entropy_bits.unwrap() - mean).abs() < 1e-12);
+            let loads: Vec<f64> =
+                (0u16..9).map(|id| choices().filter(|c| c.experts.contains(&id)).count() as f64).collect();
+            let [max_vio, cv, gini, entropy] = naive_balance(&loads);
+            prop_assert!((layer.max_vio - max_vio).abs() < 1e-12 && (layer.cv - cv).abs() < 1e-12);
+            prop_assert!((layer.gini - gini).abs() < 1e-12);
+            prop_assert!((layer.load_entropy_bits - entropy).abs() < 1e-12);
+            prop_assert!((layer.effective_experts - entropy.exp2()).abs() < 1e-9);
             prop_assert!((layer.esft.token_ratio.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             prop_assert!((layer.esft.sample_token_ratio.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         }

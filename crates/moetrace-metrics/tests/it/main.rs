@@ -4,6 +4,8 @@
 
 mod auxiliary_loss;
 mod bos;
+mod bounded;
+mod clustering;
 mod coactivation;
 mod contexts;
 mod contract;
