@@ -169,7 +169,7 @@ impl CommitRecord {
         if kinds != expected {
             return said("list of files", &kinds.join(", "), &expected.join(", "));
         }
-        let rows = [shard.tokens, shard.samples as u64];
+        let rows = [shard.tokens, shard.samples as u64, manifest.hidden_rows(shard)];
         let differs = self.files.iter().zip(rows).find(|(file, rows)| file.rows != *rows);
         differs.and_then(|(file, rows)| said(&format!("rows of {}", file.folder), &file.rows, &rows))
     }

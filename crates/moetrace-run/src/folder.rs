@@ -82,6 +82,9 @@ impl RunFolder {
                 "version {found} is newer than {known}, the newest this program knows"
             )));
         }
+        if manifest.version == 0 {
+            return Err(damaged("its version is 0, expected 1 or more".to_owned()));
+        }
         match manifest.objection() {
             Some(what) => Err(damaged(what)),
             None => Ok(manifest),

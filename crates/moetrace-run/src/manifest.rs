@@ -276,6 +276,12 @@ impl Manifest {
         self.identity.get("hidden").is_some_and(|rows| rows != "0")
     }
 
+    /// Rows of a shard's hidden file: each layer of as many tokens as were asked for, or of all that there are.
+    pub(crate) fn hidden_rows(&self, shard: &Shard) -> u64 {
+        let asked = self.identity.get("hidden").and_then(|rows| rows.parse().ok()).unwrap_or(0);
+        shard.tokens.min(asked).saturating_mul(self.geometry.layers.len() as u64)
+    }
+
     /// What about the manifest contradicts itself, if anything: it is a file, which anybody can change.
     pub(crate) fn objection(&self) -> Option<String> {
         // Names become paths: one from a foreign manifest must not leave the folder.
@@ -285,6 +291,10 @@ impl Manifest {
         }
         if identity_hash(&self.identity) != self.plan_hash {
             return Some("its plan_hash is not the hash of its identity".into());
+        }
+        let mut datasets = std::collections::BTreeSet::new();
+        if let Some(dataset) = self.datasets.iter().find(|d| !datasets.insert(&d.name)) {
+            return Some(format!("data set {} is listed twice", dataset.name));
         }
         let mut names = std::collections::BTreeSet::new();
         if let Some(shard) = self.shards.iter().find(|s| !names.insert(&s.name)) {

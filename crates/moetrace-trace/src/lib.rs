@@ -1,6 +1,6 @@
 //! In: routing views, pass by pass; or the files of a recorded shard.
 //! Out: Parquet files (tokens, samples, hidden states, vocabulary); or the same routing views, played back.
-//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`Playback`], [`TokenTable`], samples, vocabulary, first rows.
+//! Holds: the versioned schema, [`ShardWriter`], [`ShardReader`], [`Playback`], [`TokenTable`], [`HiddenTable`], samples, vocabulary, first rows.
 //! Not here: run folders, file names, hashes, commits, models, numbers about routing; no clock, no printing.
 //!
 //! `docs/trace-format.md` is the specification of what these files hold and promise.
@@ -12,6 +12,7 @@ mod encoder;
 mod error;
 mod file;
 mod hidden;
+mod hidden_table;
 mod layer;
 mod lists;
 mod metadata;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use error::TraceError;
 pub use file::{read_columns, read_metadata, verify_footer};
+pub use hidden_table::{HiddenStates, HiddenTable};
 pub use metadata::SCHEMA_VERSION;
 pub use numbers::{NumberColumn, write_numbers};
 pub use pass::RecordedPass;

@@ -24,6 +24,8 @@ pub(crate) const SAMPLE: &str = "sample_id";
 pub(crate) const POSITION: &str = "position";
 pub(crate) const TOKEN: &str = "token_id";
 pub(crate) const NLL: &str = "nll";
+pub(crate) const LAYER: &str = "layer";
+pub(crate) const HIDDEN: &str = "hidden";
 /// Experts above this number need 16 bits.
 const BYTE_EXPERTS: usize = 256;
 
@@ -99,8 +101,8 @@ pub(crate) fn hidden_fields(geometry: &RoutingGeometry) -> Vec<Field> {
     vec![
         Field::new(SAMPLE, DataType::UInt32, false),
         Field::new(POSITION, DataType::UInt16, false),
-        Field::new("layer", DataType::UInt16, false),
-        Field::new("hidden", list(DataType::Float32, geometry.hidden()), false),
+        Field::new(LAYER, DataType::UInt16, false),
+        Field::new(HIDDEN, list(DataType::Float32, geometry.hidden()), false),
     ]
 }
 

@@ -9,7 +9,7 @@ use super::fault::Faults;
 use super::{FaultKind, Place};
 
 /// Rows from which on it is no accident that all are alike. Two tokens of a text may well choose alike.
-const MIN_ROWS: u64 = 64;
+pub(super) const MIN_ROWS: u64 = 64;
 
 /// What all rows of a part of a run have had in common so far. BOS rows do not count: they are alike.
 #[derive(Debug)]
@@ -22,18 +22,18 @@ pub(super) struct Constants {
 
 /// One value, as long as every row has it.
 #[derive(Debug, Clone)]
-struct Constant<T> {
+pub(super) struct Constant<T> {
     rows: u64,
     value: Option<T>,
     alike: bool,
 }
 
 impl<T: PartialEq> Constant<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { rows: 0, value: None, alike: true }
     }
 
-    fn see<S>(&mut self, value: &S)
+    pub(super) fn see<S>(&mut self, value: &S)
     where
         S: ToOwned<Owned = T> + PartialEq + ?Sized,
         T: Borrow<S>,
@@ -60,8 +60,13 @@ impl<T: PartialEq> Constant<T> {
         }
     }
 
-    fn found(&self) -> Option<&T> {
-        self.value.as_ref().filter(|_| self.alike && self.rows >= MIN_ROWS)
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The value that all rows have, if they are at least so many.
+    pub(super) fn found(&self, least: u64) -> Option<&T> {
+        self.value.as_ref().filter(|_| self.alike && self.rows >= least)
     }
 }
 
@@ -140,7 +145,7 @@ impl Constants {
                 kinds.push(kind);
             }
         };
-        if let Some(id) = self.token.found() {
+        if let Some(id) = self.token.found(MIN_ROWS) {
             let what = format!("the token id is {id} in each of {} rows", self.token.rows);
             add(FaultKind::ConstantTokens, None, what);
         }
@@ -148,24 +153,24 @@ impl Constants {
         let (experts, chosen) = (geometry.experts(), geometry.chosen());
         for layer in self.layers.iter().filter(|_| chosen < experts) {
             let at = Some(layer.layer);
-            if let Some(ids) = layer.experts.found() {
+            if let Some(ids) = layer.experts.found(MIN_ROWS) {
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
                 let what = format!("experts {} in each of {} rows", ids.join(" "), layer.experts.rows);
                 add(FaultKind::ConstantExperts, at, what);
             }
-            if let Some(weights) = layer.weights.found().filter(|_| chosen > 1) {
+            if let Some(weights) = layer.weights.found(MIN_ROWS).filter(|_| chosen > 1) {
                 let what = format!("weights {weights:?} in each of {} rows", layer.weights.rows);
                 add(FaultKind::ConstantWeights, at, what);
             }
-            if layer.margins.found().is_some_and(|&margin| margin == 0.0) {
+            if layer.margins.found(MIN_ROWS).is_some_and(|&margin| margin == 0.0) {
                 let what = format!("the margin is 0 in each of {} rows", layer.margins.rows);
                 add(FaultKind::ZeroMargins, at, what);
             }
-            if layer.gate_entropy.found().is_some_and(|&bits| bits == 0.0) {
+            if layer.gate_entropy.found(MIN_ROWS).is_some_and(|&bits| bits == 0.0) {
                 let what = format!("the gate entropy is 0 in each of {} rows", layer.gate_entropy.rows);
                 add(FaultKind::ZeroEntropy, at, what);
             }
-            if layer.repeats.found() == Some(&true) {
+            if layer.repeats.found(MIN_ROWS) == Some(&true) {
                 let what =
                     format!("the choices of the layer before it in each of {} rows", layer.repeats.rows);
                 add(FaultKind::RepeatedLayer, at, what);

@@ -15,6 +15,13 @@ impl Verifying<'_> {
         self.vocabulary();
     }
 
+    /// Whether all shards were committed once: only then a summary is written.
+    pub(super) fn was_finished(&self) -> bool {
+        let bytes = std::fs::read(self.folder.root().join("summary.json"));
+        let summary = bytes.ok().and_then(|bytes| serde_json::from_slice::<Summary>(&bytes).ok());
+        summary.is_some_and(|summary| summary.plan_hash == self.manifest.plan_hash)
+    }
+
     fn summary(&mut self) {
         let file = Path::new("summary.json");
         let Ok(bytes) = std::fs::read(self.folder.root().join(file)) else { return };

@@ -90,6 +90,8 @@ kinds! {
     SharedGate "shared-gate",
     /// A loss that is no number of at least 0, is missing behind the first token, or is there at it.
     Loss "loss",
+    /// A router input that is no number, all 0, the same for all tokens, or of another token or layer than is due.
+    Hidden "hidden",
     /// A layer in which every token chose the same experts in the same order.
     ConstantExperts "constant-experts",
     /// A layer in which every token has the same weights.

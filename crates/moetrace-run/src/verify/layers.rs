@@ -3,14 +3,12 @@
 use moetrace_routing::{ExpertId, RoutingGeometry, RoutingPlanes};
 
 use super::FaultKind;
+use super::logits::{ScoreRounding, check_logits};
 use crate::Manifest;
 
 /// How far a sum of weights may be from what it should be. Weights may have been rounded to bf16 twice, and divided by
 /// a sum in bf16: three times 2^-9. What `f16` files round, and the sum of K in f32, is far less than the rest of this.
 const SUM_TOLERANCE: f32 = 1.0 / 128.0;
-
-/// How far an entropy may be from that of the recorded logits: exponentials in f32, each off by some 2^-23.
-const ENTROPY_TOLERANCE: f64 = 1e-5;
 
 /// What the K weights of a token sum up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +50,12 @@ pub(super) struct LayerRules<'a> {
     pub(super) rounded: bool,
     /// Whether scores are a softmax, so that margins are at most 1.
     pub(super) is_softmax: bool,
+    /// How far the scores that were compared may have been rounded.
+    pub(super) scores: ScoreRounding,
 }
 
 /// Told of each fault: its kind, the row, and what is wrong.
-type Tell<'t> = dyn FnMut(FaultKind, usize, &dyn Fn() -> String) + 't;
+pub(super) type Tell<'t> = dyn FnMut(FaultKind, usize, &dyn Fn() -> String) + 't;
 
 impl LayerRules<'_> {
     /// Checks the rows of one layer; every plane has as many values as the rows ask for.
@@ -72,9 +72,10 @@ impl LayerRules<'_> {
         // The largest entropy of E choices, and the rounding of one f32 of its size.
         let most = (e as f32).log2() * (1.0 + f32::EPSILON);
         within(FaultKind::GateEntropy, "gate entropy", planes.gate_entropy, most, tell);
+        check_certainty(planes, k, tell);
         within(FaultKind::SharedGate, "gate of the shared expert", planes.shared_gate, 1.0, tell);
         for (row, logits) in planes.logits.unwrap_or_default().chunks_exact(e).enumerate() {
-            check_logits(logits, planes, row, k, tell);
+            check_logits(logits, planes, row, k, self.scores, tell);
         }
     }
 
@@ -114,6 +115,19 @@ fn check_ids(ids: &[ExpertId], row: usize, experts: usize, tell: &mut Tell<'_>) 
     }
 }
 
+/// An entropy of 0 says that one expert has everything. What a second one has would be in it: a score p adds more than
+/// p bits, and is not 0 in f64 where it is not 0 in f32.
+fn check_certainty(planes: &RoutingPlanes<'_>, k: usize, tell: &mut Tell<'_>) {
+    let (Some(weights), Some(entropies)) = (planes.weights, planes.gate_entropy) else { return };
+    for (row, (weights, &bits)) in weights.chunks_exact(k).zip(entropies).enumerate() {
+        if let Some(second) = weights.get(1).filter(|&&second| bits == 0.0 && second > 0.0) {
+            tell(FaultKind::GateEntropy, row, &|| {
+                format!("the gate entropy is 0, though the second weight is {second}")
+            });
+        }
+    }
+}
+
 /// Numbers from 0 to `most`.
 fn within(kind: FaultKind, name: &str, values: Option<&[f32]>, most: f32, tell: &mut Tell<'_>) {
     for (row, found) in values.unwrap_or_default().iter().enumerate() {
@@ -124,99 +138,43 @@ fn within(kind: FaultKind, name: &str, values: Option<&[f32]>, most: f32, tell: 
     }
 }
 
-/// Whether choices and entropy are those of the logits.
-fn check_logits(logits: &[f32], planes: &RoutingPlanes<'_>, row: usize, k: usize, tell: &mut Tell<'_>) {
-    if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
-        return tell(FaultKind::Logits, row, &|| format!("a logit is {bad}"));
-    }
-    let ids = &planes.experts[row * k..][..k];
-    let chosen = |id: usize| ids.iter().any(|chosen| chosen.index() == id);
-    let least = ids.iter().filter_map(|id| logits.get(id.index())).copied().fold(f32::INFINITY, f32::min);
-    let others = logits.iter().enumerate().filter(|(id, _)| !chosen(*id));
-    let next = others.map(|(_, &logit)| logit).fold(f32::NEG_INFINITY, f32::max);
-    if next > least {
-        return tell(FaultKind::Logits, row, &|| {
-            format!("an expert of logit {least} is chosen, and one of {next} is not")
-        });
-    }
-    if let Some(&recorded) = planes.gate_entropy.and_then(|bits| bits.get(row)) {
-        let own = entropy_bits(logits);
-        // Written so that an entropy that is no number, which is reported as such, is not reported again.
-        if (own - f64::from(recorded)).abs() > ENTROPY_TOLERANCE {
-            tell(FaultKind::Logits, row, &|| {
-                format!("the gate entropy is {recorded}, that of the logits {own:.6}")
-            });
-        }
-    }
-}
-
-/// Entropy of the softmax of the logits.
-fn entropy_bits(logits: &[f32]) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let (mut sum, mut weighted) = (0f64, 0f64);
-    for logit in logits {
-        let shifted = f64::from(logit - largest);
-        sum += shifted.exp();
-        weighted += shifted.exp() * shifted;
-    }
-    (sum.ln() - weighted / sum) * std::f64::consts::LOG2_E
-}
-
 #[cfg(test)]
 mod tests {
     use moetrace_routing::LayerIndex;
 
     use super::*;
 
-    /// What is told of two tokens that chose 2 of 4 experts, the rows 0 and 1.
-    fn told(
-        change: impl for<'a> FnOnce(RoutingPlanes<'a>) -> RoutingPlanes<'a>,
-    ) -> Vec<(FaultKind, usize, String)> {
+    /// What is told of two tokens that chose 2 of 4 experts.
+    fn told(planes: RoutingPlanes<'_>) -> Vec<(FaultKind, usize, String)> {
         let geometry = RoutingGeometry::new(4, 2, 1, vec![LayerIndex(0)]).unwrap();
         let rules = LayerRules {
             geometry: &geometry,
             weight_sum: WeightSum::Softmax,
             rounded: false,
             is_softmax: true,
+            scores: ScoreRounding::None,
         };
         let ids = [1, 0, 3, 2].map(ExpertId);
-        // Both rows: logits 2, 1, 0, 0 of the experts in rank order and the two others.
-        let logits = [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0];
-        let bits = entropy_bits(&logits[..4]) as f32;
-        let planes = RoutingPlanes {
-            experts: &ids,
-            weights: Some(&[0.6, 0.2, 0.6, 0.2]),
-            margins: Some(&[0.1, 0.1]),
-            gate_entropy: Some(&[bits, bits]),
-            logits: Some(&logits),
-            shared_gate: Some(&[0.0, 1.0]),
-            ..RoutingPlanes::default()
-        };
         let mut faults = Vec::new();
-        rules.check(&change(planes), &mut |kind, row, what| faults.push((kind, row, what())));
+        let planes = RoutingPlanes { experts: &ids, ..planes };
+        rules.check(&planes, &mut |kind, row, what| faults.push((kind, row, what())));
         faults
     }
 
     #[test]
-    fn choices_and_entropies_are_those_of_the_logits() {
-        const OTHER: &[f32] = &[1.0, 2.0, 0.0, 1.5, 0.0, 0.0, 1.0, f32::INFINITY];
-        assert_eq!(told(|planes| planes), []);
-        assert_eq!(
-            told(|planes| RoutingPlanes { logits: Some(OTHER), ..planes }),
-            [
-                (FaultKind::Logits, 0, "an expert of logit 1 is chosen, and one of 1.5 is not".into()),
-                (FaultKind::Logits, 1, "a logit is inf".into()),
-            ]
-        );
-        let [first, second] =
-            told(|planes| RoutingPlanes { gate_entropy: Some(&[1.0, 1.0]), ..planes }).try_into().unwrap();
-        assert_eq!((first.0, first.1, second.1), (FaultKind::Logits, 0, 1));
-        assert!(first.2.starts_with("the gate entropy is 1, that of the logits 1.5"), "{}", first.2);
+    fn certainty_leaves_nothing_for_a_second_expert() {
+        let faults = told(RoutingPlanes {
+            weights: Some(&[1.0, 0.0, 0.75, 0.25]),
+            gate_entropy: Some(&[0.0, 0.0]),
+            ..RoutingPlanes::default()
+        });
+        let what = "the gate entropy is 0, though the second weight is 0.25".to_owned();
+        assert_eq!(faults, [(FaultKind::GateEntropy, 1, what)]);
     }
 
     #[test]
     fn a_shared_expert_s_gate_is_behind_a_sigmoid() {
-        let faults = told(|planes| RoutingPlanes { shared_gate: Some(&[1.5, f32::NAN]), ..planes });
+        let faults = told(RoutingPlanes { shared_gate: Some(&[1.5, f32::NAN]), ..RoutingPlanes::default() });
         let expected = |row, found: &str| {
             let what = format!("the gate of the shared expert is {found}, expected 0 to 1");
             (FaultKind::SharedGate, row, what)

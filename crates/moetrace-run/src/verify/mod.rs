@@ -7,9 +7,13 @@ mod constants;
 mod derived;
 mod fault;
 mod files;
+mod hidden;
 mod layers;
+mod logits;
 mod rows;
 mod samples;
+mod stretch;
+mod stretches;
 mod walk;
 
 use std::collections::HashSet;
@@ -23,6 +27,7 @@ pub use self::fault::{Fault, FaultKind, Place};
 use self::constants::Constants;
 use self::fault::Faults;
 use self::layers::WeightSum;
+use crate::lock::writer_of;
 use crate::{Manifest, RunError, RunFolder, Shard};
 
 /// What was read, and what is wrong with it.
@@ -78,6 +83,8 @@ struct Verifying<'a> {
     weight_sum: WeightSum,
     faults: Faults,
     datasets: Vec<DatasetSeen>,
+    /// Shards without a commit record that nobody is writing.
+    open: Vec<&'a Shard>,
     /// Ids of the rows that were read; at most a vocabulary.
     token_ids: HashSet<u32>,
     /// Over all files: small ones tell nothing each by itself.
@@ -94,6 +101,7 @@ impl<'a> Verifying<'a> {
             weight_sum: WeightSum::of(manifest),
             faults: Faults::default(),
             datasets: manifest.datasets.iter().map(|_| DatasetSeen::default()).collect(),
+            open: Vec::new(),
             token_ids: HashSet::new(),
             constants: Constants::new(geometry),
             out: Verification {
@@ -108,9 +116,14 @@ impl<'a> Verifying<'a> {
         }
     }
 
-    fn shard(&mut self, shard: &Shard) {
+    fn shard(&mut self, shard: &'a Shard) {
         let record = match self.folder.commit(&shard.name) {
-            Ok(None) => return,
+            Ok(None) => {
+                if writer_of(self.folder, &shard.name).is_none() {
+                    self.open.push(shard);
+                }
+                return;
+            }
             Ok(Some(record)) => {
                 if let Some(what) = record.objection(self.manifest, shard) {
                     self.faults.of_file(FaultKind::Record, &commit_file(shard), what);
@@ -118,7 +131,10 @@ impl<'a> Verifying<'a> {
                 Some(record)
             }
             Err(error) => {
-                self.faults.of_file(FaultKind::Record, &commit_file(shard), self.below(&error));
+                // The place says which file it is.
+                let file = commit_file(shard);
+                let what = self.below(&error).replacen(&file.display().to_string(), "it", 1);
+                self.faults.of_file(FaultKind::Record, &file, what);
                 None
             }
         };
@@ -131,7 +147,7 @@ impl<'a> Verifying<'a> {
         let input_hash = record.filter(|r| r.objection(self.manifest, shard).is_none()).map(|r| r.input_hash);
         self.rows(shard, &samples, input_hash.as_deref());
         if self.manifest.has_hidden() {
-            self.metadata(shard, "hidden");
+            self.hidden(shard, &samples);
         }
     }
 
@@ -154,6 +170,13 @@ impl<'a> Verifying<'a> {
         self.constants.report(&file, self.geometry, &mut self.faults);
         if self.out.committed == self.out.shards {
             self.derived();
+        } else if self.was_finished() {
+            // Whoever wrote a shard may have committed it since it was looked for.
+            let lost = self.open.iter().filter(|shard| !self.folder.commit_path(&shard.name).exists());
+            for shard in lost {
+                let what = "it is missing, though there is a summary of the run, which was finished";
+                self.faults.of_file(FaultKind::Record, &commit_file(shard), what);
+            }
         }
     }
 

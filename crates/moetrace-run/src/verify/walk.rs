@@ -7,6 +7,8 @@ use moetrace_trace::{SampleRow, TokenRows, TokenTable, TraceColumns};
 
 use super::constants::Constants;
 use super::layers::LayerRules;
+use super::logits::ScoreRounding;
+use super::stretches::Stretches;
 use super::{FaultKind, Place, Verifying, shard_file};
 use crate::Shard;
 
@@ -46,6 +48,9 @@ pub(super) struct Walk<'a> {
     columns: TraceColumns,
     rules: LayerRules<'a>,
     constants: Constants,
+    stretches: Stretches,
+    /// The token that begins texts, where the tokenizer puts one before them.
+    bos: Option<u32>,
     /// Layers whose columns were refused, and whether those of text and position were: said once is enough.
     refused: Vec<bool>,
     keys_refused: bool,
@@ -64,6 +69,7 @@ impl<'a> Walk<'a> {
             weight_sum: all.weight_sum,
             rounded: table.metadata().get("weights").is_some_and(|weights| weights == "f16"),
             is_softmax: all.manifest.imported.is_none(),
+            scores: ScoreRounding::of(all.manifest),
         };
         Self {
             file: shard_file("data", shard),
@@ -72,6 +78,8 @@ impl<'a> Walk<'a> {
             columns: table.columns(),
             rules,
             constants: Constants::new(all.geometry),
+            stretches: Stretches::new(all.geometry, table.columns().token_ids),
+            bos: all.manifest.tokenizer.as_ref().and_then(|tokenizer| tokenizer.bos_token_id),
             refused: vec![false; all.geometry.layers().len()],
             keys_refused: false,
             input: blake3::Hasher::new(),
@@ -89,6 +97,7 @@ impl<'a> Walk<'a> {
                     self.keys(all, &rows, n);
                     self.losses(all, &rows);
                     self.layers(all, &mut rows);
+                    self.stretches.end(rows.first(), &self.counts);
                 }
                 Err(error) => return all.unreadable(&self.file, &error),
             }
@@ -101,6 +110,12 @@ impl<'a> Walk<'a> {
         }
         all.constants.absorb(&self.constants);
         let kinds = self.constants.report(&self.file, all.geometry, &mut all.faults);
+        if all.geometry.chosen() < all.geometry.experts() {
+            // What is true of all rows of a layer has been reported.
+            for found in self.stretches.found().filter(|found| !kinds.contains(&found.kind)) {
+                all.faults.add(found.kind, || (self.place(found.row, Some(found.layer.0)), found.what));
+            }
+        }
         all.constants.is_reported(kinds);
     }
 
@@ -121,16 +136,18 @@ impl<'a> Walk<'a> {
         self.counts.clear();
         self.counts.resize(n, true);
         if self.keys_refused {
-            return;
+            return self.stretches.begin(n, None);
         }
         let ids = if self.columns.token_ids { rows.token_ids().map(Some) } else { Ok(None) };
         let (samples, positions, ids) = match (rows.sample_ids(), rows.positions(), ids) {
             (Ok(samples), Ok(positions), Ok(ids)) => (samples, positions, ids),
             (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
                 self.keys_refused = true;
+                self.stretches.begin(n, None);
                 return all.unreadable(&self.file, &error);
             }
         };
+        self.stretches.begin(n, ids);
         let mut input = Vec::with_capacity(4 * n);
         let mut due = self.layout.at(rows.first());
         for i in 0..n {
@@ -151,6 +168,10 @@ impl<'a> Walk<'a> {
                 input.extend(u64::from(sample.tokens).to_le_bytes());
             }
             if let Some(id) = ids.map(|ids| ids[i]) {
+                // Where rows lie elsewhere, that has been told.
+                if position == 0 && (samples[i], positions[i]) == (sample.sample_id.0, 0) {
+                    self.first_token(all, row, id, sample.begins_with_bos);
+                }
                 input.extend(id.to_le_bytes());
                 all.token_ids.insert(id);
                 if !is_bos {
@@ -164,6 +185,15 @@ impl<'a> Walk<'a> {
             };
         }
         self.input.update(&input);
+    }
+
+    /// Whether a text begins with BOS as its row says: metrics leave such rows out.
+    fn first_token(&self, all: &mut Verifying<'_>, row: u64, id: u32, begins_with_bos: bool) {
+        let Some(bos) = self.bos.filter(|&bos| (id == bos) != begins_with_bos) else { return };
+        let not = if begins_with_bos { "" } else { "not " };
+        let what =
+            format!("the first token is {id}, the text is said {not}to begin with BOS, which is {bos}");
+        all.faults.add(FaultKind::Samples, || (self.place(row, None), what));
     }
 
     /// A loss is empty at the first token of a text and nowhere else.
@@ -218,6 +248,7 @@ impl<'a> Walk<'a> {
             });
             let before = follows.then_some(self.before.as_slice());
             self.constants.see_layer(ordinal, &planes, &self.counts, before, chosen);
+            self.stretches.see_layer(ordinal, &planes, before, &self.counts, chosen);
             self.before.clear();
             self.before.extend_from_slice(planes.experts);
             follows = true;

@@ -116,12 +116,14 @@ fn a_manifest_that_is_not_what_began_the_run_is_damaged_and_never_believed() {
     Call::default().collect(&out, &plan).unwrap();
     let folder = RunFolder::new(&out);
     let sound: Value = serde_json::from_slice(&std::fs::read(folder.manifest_path()).unwrap()).unwrap();
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 8] = [
         ("fewer shards", |m| m["shards"].as_array_mut().unwrap().truncate(3)),
         ("another data set", |m| m["shards"][0]["dataset"] = 77.into()),
         ("a far sample", |m| m["shards"][1]["first"] = 1_000_000_000_000_u64.into()),
         ("more samples", |m| m["shards"][0]["samples"] = u64::MAX.into()),
         ("the same shard twice", |m| m["shards"][1]["name"] = m["shards"][0]["name"].clone()),
+        ("two data sets of one name", |m| m["datasets"][1]["name"] = m["datasets"][0]["name"].clone()),
+        ("no version", |m| m["version"] = 0.into()),
         ("another identity", |m| m["identity"]["seed"] = "8".into()),
     ];
     for (what, change) in changes {

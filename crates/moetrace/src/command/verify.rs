@@ -1,6 +1,6 @@
 //! `moetrace verify`: is every row of a run what a run promises?
 
-use moetrace_run::RunFolder;
+use moetrace_run::{Fault, FaultKind, RunFolder};
 
 use crate::args::RunArgs;
 use crate::failure::{Failure, code};
@@ -30,6 +30,18 @@ pub(crate) fn verify(args: &RunArgs) -> Result<u8, Failure> {
         n => format!("; and {n} more kinds of faults"),
     };
     let what = format!("{run} is faulty: {}: {}{others}", first.first, first.what);
-    let help = "docs/messages.md says what each kind means; the same collect with --repair does damaged shards again";
+    let help = format!("docs/messages.md says what each kind means; {}", remedy(&found.faults));
     Err(Failure::new(code::BAD_INPUT, "E-FAULTY", what, help))
+}
+
+/// What mends the run: what belongs to no shard, no shard done again removes.
+fn remedy(faults: &[Fault]) -> &'static str {
+    let all = |kinds: &[FaultKind]| faults.iter().all(|fault| kinds.contains(&fault.kind));
+    if all(&[FaultKind::Stray]) {
+        "move the file out of the run folder"
+    } else if all(&[FaultKind::Summary, FaultKind::Vocabulary]) {
+        "remove summary.json and tokens.parquet; the same collect or import writes them again"
+    } else {
+        "the same collect or import with --repair does damaged shards again"
+    }
 }

@@ -32,6 +32,15 @@ fn every_kind_of_column_of_a_real_run_is_sound() {
     }
 }
 
+/// In bf16 three rows of these texts have two experts of one score and different logits, one of which is chosen.
+#[test]
+fn a_choice_that_rounding_made_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run").display().to_string();
+    succeeds(&["collect", "--quiet", "--traces", "48", "--router-logits", "--out", &out]);
+    assert!(succeeds(&["verify", &out]).ends_with("\nno fault found\n"));
+}
+
 #[test]
 fn a_fault_is_told_with_its_place_and_ends_with_65() {
     let dir = tempfile::tempdir().unwrap();
@@ -75,7 +84,7 @@ fn a_fault_is_told_with_its_place_and_ends_with_65() {
         format!(
             "error[E-FAULTY]: run is faulty: samples/code-00000-of-00001.parquet: it holds {bytes} bytes, 7 were \
              committed; and one more kind of fault\n  help: docs/messages.md says what each kind means; the same \
-             collect with --repair does damaged shards again\n"
+             collect or import with --repair does damaged shards again\n"
         )
     );
     let json = verify(&["--json"]);
@@ -84,6 +93,38 @@ fn a_fault_is_told_with_its_place_and_ends_with_65() {
     let fault = &json["verification"]["faults"][0];
     assert_eq!((&fault["kind"], &fault["count"]), (&"size".into(), &1.into()));
     assert_eq!(fault["first"]["file"], "samples/code-00000-of-00001.parquet");
+}
+
+#[test]
+fn what_no_repair_mends_is_told_how_to_be_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = collect(dir.path(), &[]);
+    let run = dir.path().join("run");
+    let help = || {
+        let (code, stderr) = fails(&["verify", &out]);
+        assert_eq!(code, 65, "{stderr}");
+        stderr.split_once("means; ").unwrap().1.trim_end().to_owned()
+    };
+    let stray = run.join("data/notes.parquet");
+    std::fs::write(&stray, "").unwrap();
+    assert_eq!(help(), "move the file out of the run folder");
+    std::fs::remove_file(&stray).unwrap();
+
+    std::fs::write(run.join("summary.json"), "[]").unwrap();
+    assert_eq!(
+        help(),
+        "remove summary.json and tokens.parquet; the same collect or import writes them again"
+    );
+    std::fs::remove_file(run.join("summary.json")).unwrap();
+    std::fs::remove_file(run.join("tokens.parquet")).unwrap();
+    collect(dir.path(), &[]);
+    assert!(run.join("summary.json").exists() && run.join("tokens.parquet").exists());
+
+    // A finished run does not lose a shard in silence.
+    std::fs::remove_file(run.join("state/commits/code-00000-of-00001.json")).unwrap();
+    assert_eq!(help(), "the same collect or import with --repair does damaged shards again");
+    collect(dir.path(), &[]);
+    assert!(succeeds(&["verify", &out]).ends_with("\nno fault found\n"));
 }
 
 #[test]

@@ -78,7 +78,22 @@ fn records_that_cannot_be_read_or_lie_are_found_and_the_tables_are_looked_at_all
     std::fs::write(&record, "{").unwrap();
     let found = run.verify();
     assert_eq!(found.faults.iter().map(|fault| fault.kind).collect::<Vec<_>>(), [FaultKind::Record]);
+    assert!(found.faults[0].what.starts_with("it is damaged: "), "{}", found.faults[0].what);
     assert_eq!(found.rows, run.plan.tokens());
+}
+
+#[test]
+fn a_record_that_a_finished_run_has_lost_is_found() {
+    let run = Run::new();
+    let record = run.folder.commit_path(&run.plan.shards[1].name);
+    std::fs::remove_file(&record).unwrap();
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.count), (FaultKind::Record, 1));
+    assert_eq!(run.path(&fault.first.file), record);
+    assert_eq!(fault.what, "it is missing, though there is a summary of the run, which was finished");
+    // Without a summary the run may never have been finished.
+    std::fs::remove_file(run.path("summary.json")).unwrap();
+    assert_eq!(run.verify().faults, []);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What `verify` finds in runs that were damaged, and that it finds nothing in sound ones.
 
 mod bytes;
+mod hidden;
 mod silent;
 mod values;
 

@@ -27,13 +27,13 @@ fn constant(column: &ArrayRef) -> ArrayRef {
     Arc::new(FixedSizeListArray::try_new(Arc::clone(item), *width, values, None).unwrap())
 }
 
-/// Runs with files of 81 and 120 rows, and with files of at most 40.
-fn both(change: impl Fn(&Run, usize)) -> [Fault; 2] {
+/// Faults of a kind in runs with files of 81 and 120 rows, and with files of at most 40.
+fn both(kind: FaultKind, change: impl Fn(&Run, usize)) -> [Fault; 2] {
     let large = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
     change(&large, 0);
     let small = Run::new();
     (0..small.plan.shards.len()).for_each(|shard| change(&small, shard));
-    [large.fault(), small.fault()]
+    [large.fault_of(kind), small.fault_of(kind)]
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn layers_whose_columns_were_never_filled_are_found_in_one_file_and_over_many_sm
         ("gate_entropy_02", FaultKind::ZeroEntropy),
     ] {
         let change = |array: &ArrayRef| if column == "experts_02" { first_two(array) } else { zeros(array) };
-        let [large, small] = both(|run, shard| {
+        let [large, small] = both(kind, |run, shard| {
             run.rewrite("data", shard, |name, array| (name == column).then(|| change(array)));
         });
         assert_eq!((large.kind, large.count, large.first.layer), (kind, 1, Some(2)), "{large:?}");
@@ -90,4 +90,73 @@ fn a_layer_that_holds_the_choices_of_the_one_before_it_is_found() {
     });
     let fault = run.fault();
     assert_eq!((fault.kind, fault.first.layer), (FaultKind::RepeatedLayer, Some(2)), "{fault:?}");
+}
+
+/// Rows 20 to 19 + `rows` of a file of 120, filled with what row 20 holds, or with zeros.
+fn filled(column: &ArrayRef, rows: usize, zeros: bool) -> ArrayRef {
+    let one = if zeros { Arc::new(Float32Array::from(vec![0.0])) as ArrayRef } else { column.slice(20, 1) };
+    let pieces: Vec<ArrayRef> = std::iter::once(column.slice(0, 20))
+        .chain(std::iter::repeat_n(one, rows))
+        .chain([column.slice(20 + rows, column.len() - 20 - rows)])
+        .collect();
+    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+    arrow::compute::concat(&pieces).unwrap()
+}
+
+#[test]
+fn a_pass_that_left_a_buffer_unfilled_is_found() {
+    for (column, kind, zeros) in [
+        ("experts_02", FaultKind::ConstantExperts, false),
+        ("weights_02", FaultKind::ConstantWeights, false),
+        ("margin_02", FaultKind::ZeroMargins, true),
+    ] {
+        let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+        run.rewrite("data", 1, |name, array| (name == column).then(|| filled(array, 60, zeros)));
+        let fault = run.fault();
+        let row = if zeros { 20 } else { 21 };
+        assert_eq!((fault.kind, fault.count, fault.first.row), (kind, 1, Some(row)), "{fault:?}");
+        assert_eq!(fault.first.layer, Some(2));
+        let rows = if zeros { 60 } else { 59 };
+        assert!(fault.what.ends_with(&format!(" in {rows} rows on end, from here on")), "{fault:?}");
+    }
+    // An entropy of 0 where a second expert has a weight is no accident in any row.
+    let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    run.rewrite("data", 1, |name, array| (name == "gate_entropy_02").then(|| filled(array, 60, true)));
+    let (entropy, stretch) = (run.fault_of(FaultKind::GateEntropy), run.fault_of(FaultKind::ZeroEntropy));
+    assert_eq!((entropy.count, entropy.first.row), (60, Some(20)), "{entropy:?}");
+    assert_eq!((stretch.count, stretch.first.row), (1, Some(20)), "{stretch:?}");
+}
+
+#[test]
+fn rows_alike_are_no_fault_where_they_are_few_or_of_one_token() {
+    let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    run.rewrite("data", 1, |name, array| (name == "experts_02").then(|| filled(array, 32, false)));
+    assert_eq!(run.verify().faults, []);
+    // A text that says one thing over and over: each token is routed as the one before it, in all layers.
+    run.rewrite("data", 1, |name, array| {
+        let is_routing = name != "sample_id" && name != "position" && name != "dataset";
+        is_routing.then(|| filled(array, 60, false))
+    });
+    let faults = run.verify().faults;
+    assert!(faults.iter().all(|fault| fault.kind == FaultKind::Tokens), "{faults:#?}");
+    assert!(!faults.is_empty(), "the hash of the tokens");
+}
+
+#[test]
+fn the_choices_of_the_layer_before_in_one_pass_are_found() {
+    let run = Run::with(ContentSettings { shard_tokens: 200, ..content() }, None);
+    let first = std::cell::RefCell::new(None);
+    run.rewrite("data", 1, |name, array| {
+        if name == "experts_01" {
+            first.replace(Some(Arc::clone(array)));
+        }
+        (name == "experts_02").then(|| {
+            let before = first.borrow();
+            let pieces = [array.slice(0, 40), before.as_ref().unwrap().slice(40, 50), array.slice(90, 30)];
+            arrow::compute::concat(&pieces.each_ref().map(AsRef::as_ref)).unwrap()
+        })
+    });
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.count, fault.first.row), (FaultKind::RepeatedLayer, 1, Some(40)));
+    assert_eq!(fault.what, "the choices of the layer before in 50 rows on end, from here on");
 }

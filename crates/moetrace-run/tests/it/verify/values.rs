@@ -187,6 +187,31 @@ fn samples_that_are_not_those_of_the_plan_are_found() {
 }
 
 #[test]
+fn a_text_said_to_begin_with_bos_begins_with_it() {
+    let run = Run::new();
+    let begin = |id: u32| {
+        super::edit(&run.folder.manifest_path(), |manifest| {
+            manifest["tokenizer"] = serde_json::json!({ "hash": "t", "bos_token_id": id });
+        });
+    };
+    // The tokens of these texts are their row times 100, and on from there.
+    begin(99);
+    assert_eq!(run.verify().faults, []);
+    begin(100);
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.count), (FaultKind::Samples, 2), "the second text of each data set");
+    assert_eq!(fault.what, "the first token is 100, the text is said not to begin with BOS, which is 100");
+    begin(99);
+    run.rewrite("samples", 1, |name, array| {
+        let all = || Arc::new(BooleanArray::from(vec![true; array.len()])) as ArrayRef;
+        (name == "begins_with_bos").then(all)
+    });
+    let fault = run.fault();
+    assert_eq!((fault.kind, fault.count), (FaultKind::Samples, run.plan.shards[1].samples as u64));
+    assert!(fault.what.ends_with("the text is said to begin with BOS, which is 99"), "{}", fault.what);
+}
+
+#[test]
 fn columns_that_are_missing_empty_or_too_many_are_found_once_and_the_others_are_checked() {
     for (column, kind) in [
         ("experts_02", FaultKind::MissingLayer),
