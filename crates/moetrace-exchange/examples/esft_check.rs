@@ -53,8 +53,14 @@ fn check(folder: &Path) -> Result<()> {
         weights: WeightPrecision::Full,
         shard_tokens: 4_096,
     };
-    let how =
-        ImportHow { threads: 1, settings: Vec::new(), holder: "esft_check", stop: &AtomicBool::new(false) };
+    let how = ImportHow {
+        threads: 1,
+        settings: Vec::new(),
+        holder: "esft_check",
+        stop: &AtomicBool::new(false),
+        repair: false,
+        set_aside: None,
+    };
     let report = import(&settings, &run, how, &mut |_| {})?.metrics.report();
     let faults = verify(&run)?.faults;
     ensure!(faults.is_empty(), "the imported run is faulty: {faults:?}");

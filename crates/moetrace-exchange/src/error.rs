@@ -1,5 +1,6 @@
 //! What can go wrong between files of other tools and runs.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ pub enum ExchangeError {
     Row { path: PathBuf, row: u64, what: String },
     #[error("{}: {what}; {flag} says it", path.display())]
     NotSaid { path: PathBuf, what: &'static str, flag: &'static str },
+    #[error("{}: none of its {shards} shards is committed", path.display())]
+    Empty { path: PathBuf, shards: usize },
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -36,6 +39,14 @@ impl ExchangeError {
     pub(crate) fn row(path: &Path, row: u64, what: impl Into<String>) -> Self {
         Self::Row { path: path.to_owned(), row, what: what.into() }
     }
+}
+
+/// Opens a regular file of others. A pipe is refused: whoever opens one may wait for ever, and files are read twice.
+pub(crate) fn open_file(path: &Path) -> Result<File, ExchangeError> {
+    if !std::fs::metadata(path).on("cannot read", path)?.is_file() {
+        return Err(ExchangeError::file(path, "it is no regular file"));
+    }
+    File::open(path).on("cannot read", path)
 }
 
 /// Says which file an I/O error happened to.

@@ -7,8 +7,8 @@
 /// 2^48: terms below 2^16 fit a `u64` with it, and a `u128` holds 2^64 of them.
 const UNITS_PER_ONE: f64 = (1u64 << 48) as f64;
 
-/// The largest term a [`FixedSum`] accepts; a gate's weights and entropies stay far below.
-pub(crate) const LARGEST_TERM: f32 = 32_768.0;
+/// The largest weight, entropy or other term of a sum; a gate's stay far below.
+pub const LARGEST_TERM: f32 = 32_768.0;
 
 /// A sum of non-negative terms in units of 2^-48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -53,6 +53,7 @@ pub use contexts::{ContextMetrics, ContextsReport};
 pub use cross_layer::{CrossLayerMetrics, CrossLayerReport};
 pub use error::MetricsError;
 pub use expert_counts::{ExpertCounts, ExpertCountsReport, LayerCounts};
+pub use fixed_sum::LARGEST_TERM;
 pub use groups::{GroupBy, GroupMetrics, GroupsReport};
 pub use metrics_set::{FullReport, MetricsFamilies, MetricsSet};
 pub use report::{

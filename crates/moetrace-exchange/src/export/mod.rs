@@ -91,8 +91,8 @@ trait Writer {
 ///
 /// # Errors
 /// [`ExchangeError::InsideRun`] if `out` is in the run's folder, [`ExchangeError::Exists`] if `out` or `out.part` is
-/// there, [`ExchangeError::File`] if the layout cannot hold the
-/// run, [`ExchangeError::Run`] for what is wrong with the run, [`ExchangeError::Io`]. Nothing is left behind.
+/// there, [`ExchangeError::Empty`] if no shard is committed, [`ExchangeError::File`] if the layout cannot hold the run,
+/// [`ExchangeError::Run`] for what is wrong with the run, [`ExchangeError::Io`]. No file is left behind.
 pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Exported, ExchangeError> {
     let manifest = folder.manifest()?;
     let mut part = out.file_name().unwrap_or_default().to_owned();
@@ -104,6 +104,9 @@ pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Ex
         }
     }
     refuse_inside(folder, out)?;
+    if let Some(above) = part.parent() {
+        std::fs::create_dir_all(above).on("cannot create", above)?;
+    }
     std::fs::create_dir(&part).on("cannot create", &part)?;
     let written = write(folder, &manifest, layout, &part).and_then(|exported| {
         std::fs::rename(&part, out).on("cannot create", out)?;
@@ -118,9 +121,13 @@ pub fn export(folder: &RunFolder, layout: ExportLayout, out: &Path) -> Result<Ex
 
 /// A run's folder is the run's: what else lies there would be taken for a part of it, or for damage.
 fn refuse_inside(folder: &RunFolder, out: &Path) -> Result<(), ExchangeError> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A place that is not there is inside of nothing; creating the folder says that it is not there.
-    let (Ok(parent), Ok(run)) = (parent.canonicalize(), folder.root().canonicalize()) else { return Ok(()) };
+    let (Ok(out_at), Ok(run)) = (std::path::absolute(out), folder.root().canonicalize()) else {
+        return Ok(());
+    };
+    // Of folders that are going to be made, the nearest that is there says where they are.
+    let Some(parent) = out_at.ancestors().skip(1).find_map(|above| above.canonicalize().ok()) else {
+        return Ok(());
+    };
     if parent.starts_with(&run) {
         let (path, run) = (out.to_owned(), folder.root().to_owned());
         return Err(ExchangeError::InsideRun { path, run });
@@ -148,6 +155,9 @@ fn write(
         record.check_hashes(folder)?;
         write_shard(folder, manifest, shard, writer.as_mut(), &mut exported)?;
         exported.written += 1;
+    }
+    if exported.written == 0 {
+        return Err(ExchangeError::Empty { path: folder.root().to_owned(), shards: exported.shards });
     }
     writer.finish()?;
     count(part, &mut exported)?;

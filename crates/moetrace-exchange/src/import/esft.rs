@@ -9,15 +9,16 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::ImportSettings;
-use super::text::{Opened, Shape, Text, TextLayer, TextReader, add_token, short};
+use super::layer_files::layer_files;
+use super::text::{Opened, Shape, Text, TextLayer, TextReader, TokenRules, add_token, short};
 use crate::ExchangeError;
-use crate::error::OnPath;
+use crate::error::{OnPath, open_file};
 
 /// The longest line: 65,535 tokens of 64 experts, 16 characters each.
 const MOST_LINE_BYTES: u64 = 64 << 20;
 
 pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, ExchangeError> {
-    let layers = layer_files(root)?;
+    let layers = layer_files(root, "expert_weights_", ".txt")?;
     if layers.is_empty() {
         return Err(ExchangeError::file(root, "it holds no expert_weights_LAYER.txt"));
     }
@@ -33,11 +34,7 @@ pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, Exc
     };
     let mut readers = Vec::new();
     for (_, path) in &layers {
-        readers.push(LayerReader {
-            path: path.clone(),
-            lines: BufReader::new(File::open(path).on("cannot read", path)?),
-            line: 0,
-        });
+        readers.push(LayerReader { path: path.clone(), lines: BufReader::new(open_file(path)?), line: 0 });
     }
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Opened {
@@ -45,33 +42,21 @@ pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, Exc
         shape: Shape { experts, chosen, layers: layers.iter().map(|(layer, _)| *layer).collect() },
         has_weights: true,
         has_tokens: false,
-        reader: Box::new(EsftReader { readers, experts, chosen }),
+        reader: Box::new(EsftReader {
+            readers,
+            rules: TokenRules { experts, precision: settings.weights },
+            chosen,
+        }),
     })
-}
-
-/// Layers by number, ascending.
-fn layer_files(root: &Path) -> Result<Vec<(u16, PathBuf)>, ExchangeError> {
-    let mut layers = Vec::new();
-    for entry in std::fs::read_dir(root).on("cannot read", root)? {
-        let path = entry.on("cannot read", root)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = name.strip_prefix("expert_weights_").and_then(|rest| rest.strip_suffix(".txt"));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            layers.push((number, path));
-        }
-    }
-    layers.sort();
-    Ok(layers)
 }
 
 /// One more than the highest expert that the summary names; `None` without a summary.
 fn experts_of_summary(path: &Path) -> Result<Option<usize>, ExchangeError> {
-    let bytes = match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.on("cannot read", path)?,
-    };
-    let summary: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| ExchangeError::file(path, error.to_string()))?;
+    if !path.exists() {
+        return Ok(None);
+    }
+    let summary: serde_json::Value = serde_json::from_reader(BufReader::new(open_file(path)?))
+        .map_err(|error| ExchangeError::file(path, error.to_string()))?;
     let layers = summary["token_scores"].as_object().into_iter().flat_map(|layers| layers.values());
     let experts = layers.filter_map(|layer| layer.as_object()).flat_map(|layer| layer.keys());
     let highest = experts.filter_map(|expert| expert.parse::<u16>().ok()).max();
@@ -83,7 +68,7 @@ fn experts_of_summary(path: &Path) -> Result<Option<usize>, ExchangeError> {
 
 struct EsftReader {
     readers: Vec<LayerReader>,
-    experts: usize,
+    rules: TokenRules,
     chosen: usize,
 }
 
@@ -121,7 +106,7 @@ impl LayerReader {
     }
 
     /// One text's choices out of its line.
-    fn parse(&self, line: &str, experts: usize, chosen: usize) -> Result<TextLayer, ExchangeError> {
+    fn parse(&self, line: &str, rules: TokenRules, chosen: usize) -> Result<TextLayer, ExchangeError> {
         let (ids, weights) =
             line.split_once("\t\t").ok_or_else(|| self.wrong("no two tabs between ids and weights"))?;
         let number = |text: &str| self.wrong(format!("{text:?} is no number"));
@@ -140,8 +125,8 @@ impl LayerReader {
         let mut layer = TextLayer::default();
         for (token, (ids, weights)) in ids.chunks_exact(chosen).zip(weights.chunks_exact(chosen)).enumerate()
         {
-            add_token(&mut layer, ids, Some(weights), experts)
-                .map_err(|what| self.wrong(format!("token {token}: {what}")))?;
+            add_token(&mut layer, ids, Some(weights), rules)
+                .map_err(|fault| self.wrong(format!("token {token}: {}", fault.what)))?;
         }
         Ok(layer)
     }
@@ -161,7 +146,7 @@ impl TextReader for EsftReader {
             ended = is_over;
             let Some(line) = line else { continue };
             hasher.update(line.as_bytes());
-            let layer = reader.parse(&line, self.experts, self.chosen)?;
+            let layer = reader.parse(&line, self.rules, self.chosen)?;
             let len = layer.experts.len() / self.chosen;
             let row = u32::try_from(reader.line - 1).map_err(|_| reader.wrong("too many lines"))?;
             let text = text.get_or_insert_with(|| Text {

@@ -6,14 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use super::ImportSettings;
+use super::layer_files::layer_files;
 use super::lists::Column;
-use super::text::{Opened, Shape, Text, TextLayer, TextReader, add_token};
+use super::text::{Opened, Shape, Text, TextLayer, TextReader, TokenRules, add_token};
 use crate::ExchangeError;
 use crate::error::OnPath;
 
 pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, ExchangeError> {
     let (actives, samples) = folders(root)?;
-    let layers = layer_files(&actives)?;
+    let layers = layer_files(&actives, "layer_", ".parquet")?;
     let not_said = |what, flag| ExchangeError::NotSaid { path: root.to_owned(), what, flag };
     let text_tokens = settings
         .text_tokens
@@ -41,7 +42,8 @@ pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, Exc
         paths: layers.iter().map(|(_, path)| path.clone()).collect(),
         columns,
         tokens: Tokens { paths: tokens, file: 0, open: None },
-        shape: (experts, chosen),
+        rules: TokenRules { experts, precision: settings.weights },
+        chosen,
         text_tokens,
         row: 0,
         checked: false,
@@ -74,15 +76,6 @@ fn folders(root: &Path) -> Result<(PathBuf, PathBuf), ExchangeError> {
     Ok((root.to_owned(), capture.join("samples")))
 }
 
-fn layer_files(folder: &Path) -> Result<Vec<(u16, PathBuf)>, ExchangeError> {
-    let mut layers: Vec<(u16, PathBuf)> = named(folder, ".parquet")?
-        .into_iter()
-        .filter_map(|(name, path)| Some((name.strip_prefix("layer_")?.parse().ok()?, path)))
-        .collect();
-    layers.sort();
-    Ok(layers)
-}
-
 /// Entries of a folder by name without the suffix that they must have.
 fn named(folder: &Path, suffix: &str) -> Result<Vec<(String, PathBuf)>, ExchangeError> {
     let mut found = Vec::new();
@@ -102,8 +95,8 @@ struct FlameReader {
     /// Ids and scores of each layer.
     columns: Vec<(Column, Column)>,
     tokens: Tokens,
-    /// E and K.
-    shape: (usize, usize),
+    rules: TokenRules,
+    chosen: usize,
     text_tokens: usize,
     /// Rows read.
     row: u64,
@@ -177,7 +170,7 @@ impl TextReader for FlameReader {
         if len == 0 {
             return Ok(None);
         }
-        let (experts, chosen) = self.shape;
+        let chosen = self.chosen;
         let mut layers = Vec::new();
         for (path, (indices, scores)) in self.paths.iter().zip(&mut self.columns) {
             let ids = indices.integer_lists(len, chosen)?;
@@ -188,8 +181,8 @@ impl TextReader for FlameReader {
             let mut layer = TextLayer::default();
             for (at, (ids, weights)) in ids.chunks_exact(chosen).zip(weights.chunks_exact(chosen)).enumerate()
             {
-                add_token(&mut layer, ids, Some(weights), experts)
-                    .map_err(|what| ExchangeError::row(path, self.row + at as u64, what))?;
+                add_token(&mut layer, ids, Some(weights), self.rules)
+                    .map_err(|fault| ExchangeError::row(path, self.row + at as u64, fault.what))?;
             }
             layers.push(layer);
         }

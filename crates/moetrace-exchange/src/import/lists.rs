@@ -1,6 +1,5 @@
 //! One column of a Parquet file of others, read with suspicion.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use crate::ExchangeError;
-use crate::error::OnPath;
+use crate::error::open_file;
 
 /// Rows decoded at once.
 const READ_ROWS: usize = 8_192;
@@ -30,7 +29,7 @@ pub(super) struct Column {
 
 impl Column {
     pub(super) fn open(path: &Path, name: &'static str) -> Result<Self, ExchangeError> {
-        let file = File::open(path).on("cannot read", path)?;
+        let file = open_file(path)?;
         let (reader, rows) = guard(path, 0, || {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             let index = builder.schema().index_of(name)?;

@@ -7,12 +7,13 @@
 mod engine;
 mod esft;
 mod flame;
+mod layer_files;
 mod lists;
 mod npy;
 mod plan;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use moetrace_metrics::MetricsSettings;
@@ -81,6 +82,11 @@ pub struct ImportHow<'a> {
     pub holder: &'a str,
     /// Set from outside to stop.
     pub stop: &'a AtomicBool,
+    /// Do damaged shards again.
+    pub repair: bool,
+    /// Where a run that is there already is moved, so that the import starts over. Nothing is moved before all files
+    /// were read.
+    pub set_aside: Option<&'a Path>,
 }
 
 /// Tokens played at once; no byte depends on it.
@@ -98,6 +104,9 @@ pub fn import(
     on_event: &mut dyn FnMut(RunEvent<'_>),
 ) -> Result<Outcome, ExchangeError> {
     let plan = plan::plan(settings)?;
+    if let Some(aside) = how.set_aside {
+        folder.set_aside(aside)?;
+    }
     let geometry = plan.geometry.clone();
     let execution =
         Execution { tokens_per_pass: TOKENS_PER_PASS, threads: how.threads, device: "import".into() };
@@ -109,7 +118,7 @@ pub fn import(
         execution: &execution,
         metrics: MetricsSettings::default(),
         range: None,
-        repair: false,
+        repair: how.repair,
         vocabulary: None,
         process: None,
         holder: how.holder,

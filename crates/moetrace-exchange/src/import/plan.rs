@@ -10,7 +10,7 @@ use moetrace_trace::{MAX_SAMPLE_TOKENS, TraceColumns};
 use super::text::{Opened, Shape, Text, short};
 use super::{ImportLayout, ImportSettings, esft, flame, npy};
 use crate::ExchangeError;
-use crate::error::OnPath;
+use crate::error::{OnPath, open_file};
 
 /// What a manifest says where another tool did not.
 const NOT_RECORDED: &str = "not recorded";
@@ -155,7 +155,7 @@ fn sample(id: u32, text: Text) -> Sample {
 
 fn source_file(name: &str, path: &Path) -> Result<SourceFile, ExchangeError> {
     let mut hasher = blake3::Hasher::new();
-    let mut file = std::fs::File::open(path).on("cannot read", path)?;
+    let mut file = open_file(path)?;
     let bytes = std::io::copy(&mut file, &mut hasher).on("cannot read", path)?;
     Ok(SourceFile {
         path: name.to_owned(),

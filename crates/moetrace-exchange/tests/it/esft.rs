@@ -162,6 +162,28 @@ fn broken_files_are_refused_with_their_line_and_nothing_is_written() {
 }
 
 #[test]
+fn a_layer_is_not_lost_for_its_file_s_name() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    generate(folder.path());
+    let run = out.path().join("run");
+    let named = |name: &str| {
+        let path = folder.path().join(name);
+        fs::copy(folder.path().join("expert_weights_1.txt"), &path).unwrap();
+        let error = imported(&of(folder.path()), &run).unwrap_err().to_string();
+        fs::remove_file(&path).unwrap();
+        assert!(!run.exists(), "{error}");
+        error
+    };
+    let expected = "expert_weights_70000.txt: \"70000\" is no number of a layer, expected 0 to 65535";
+    assert!(named("expert_weights_70000.txt").ends_with(expected));
+    assert!(named("expert_weights_xx.txt").ends_with("\"xx\" is no number of a layer, expected 0 to 65535"));
+    let error = named("expert_weights_01.txt");
+    assert!(error.contains("expert_weights_1.txt: it is of layer 1, and so is "), "{error}");
+    assert!(error.ends_with("expert_weights_01.txt"), "{error}");
+    imported(&of(folder.path()), &run).unwrap();
+}
+
+#[test]
 fn what_the_files_do_not_say_is_asked_for_by_its_flag() {
     let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     generate(folder.path());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use moetrace_exchange::{ImportLayout, ImportSettings};
+use moetrace_routing::WeightPrecision;
 
 use crate::support::{imported, npy, rows, settings};
 
@@ -122,4 +123,66 @@ fn arrays_that_are_none_are_refused_by_name() {
     assert!(refusal(of(&file)).contains("it ends too early"));
     assert!(refusal(ImportSettings { experts: None, ..of(&file) }).contains("--experts says it"));
     assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn what_is_wrong_is_told_of_the_file_and_the_row_it_stands_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("requests");
+    std::fs::create_dir(&folder).unwrap();
+    let out = dir.path().join("run");
+    let ids_of = |values: &[i64]| bytes(values, |v| v as i32, i32::to_le_bytes);
+    let weights = |change: &dyn Fn(&mut [f32])| {
+        let mut all = [0.25f32, 0.5].repeat(5 * 2);
+        change(&mut all);
+        let bytes: Vec<u8> = all.iter().flat_map(|w| w.to_le_bytes()).collect();
+        npy(&folder.join("a.weights.npy"), "<f4", &[5, 2, 2], &bytes);
+    };
+    let tokens = |ids: &[i64]| {
+        npy(&folder.join("a.tokens.npy"), "<i8", &[5], &bytes(ids, |v| v, i64::to_le_bytes));
+    };
+    let refusal = |precision| {
+        let settings = ImportSettings { weights: precision, ..of(&folder) };
+        let error = imported(&settings, &out).unwrap_err().to_string();
+        assert!(!out.exists(), "{error}");
+        error.replace(&format!("{}/", folder.display()), "")
+    };
+    let (full, half) = (WeightPrecision::Full, WeightPrecision::Half);
+    npy(&folder.join("a.npy"), "<i4", &[5, 2, 2], &ids_of(&ids(5, 2)));
+    tokens(&[0, 1, 2, 3, 4]);
+    weights(&|all| all[4 * 3 + 2] = f32::NAN);
+    let at = "a.weights.npy, row 3: layer 1 of the array: a weight is";
+    assert_eq!(refusal(full), format!("{at} NaN, expected a number of at least 0"));
+    weights(&|all| all[4 * 3 + 2] = 40_000.0);
+    assert_eq!(refusal(full), format!("{at} 40000, expected at most 32768"));
+    weights(&|all| all[4 * 3 + 2] = 1e-42);
+    assert_eq!(refusal(half), format!("{at} 1e-42, which --weights f16 makes 0; --weights f32 keeps it"));
+    weights(&|_| {});
+    tokens(&[0, 1, 2, -3, 4]);
+    assert_eq!(refusal(full), "a.tokens.npy, row 3: token id -3, expected 0 to 4294967295");
+    tokens(&[0, 1, 2, 1 << 33, 4]);
+    assert_eq!(refusal(full), "a.tokens.npy, row 3: token id 8589934592, expected 0 to 4294967295");
+    tokens(&[0, 1, 2, 3, 4]);
+    let mut high = ids(5, 2);
+    high[4 * 2] = -1;
+    npy(&folder.join("a.npy"), "<u8", &[5, 2, 2], &bytes(&high, |v| v as u64, u64::to_le_bytes));
+    let expected = "a.npy, row 2: layer 0 of the array: expert 9223372036854775807, expected 0 to 7";
+    assert_eq!(refusal(full), expected);
+    // Weights of an array that is not there: its text is not to be lost in silence.
+    npy(&folder.join("a.npy"), "<i4", &[5, 2, 2], &ids_of(&ids(5, 2)));
+    std::fs::copy(folder.join("a.weights.npy"), folder.join("c.weights.npy")).unwrap();
+    assert_eq!(refusal(full), "c.weights.npy: there is no c.npy beside it");
+    std::fs::remove_file(folder.join("c.weights.npy")).unwrap();
+    imported(&of(&folder), &out).unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("request.npy");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let error = imported(&of(&pipe), &dir.path().join("run")).unwrap_err().to_string();
+    assert!(error.ends_with("request.npy: it is no regular file"), "{error}");
 }

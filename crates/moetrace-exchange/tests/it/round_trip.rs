@@ -178,6 +178,20 @@ fn sglang_has_ids_of_every_layer_in_base64_and_none_where_no_router_is() {
 }
 
 #[test]
+fn folders_above_an_export_are_made_and_a_run_without_a_committed_shard_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run_of(dir.path(), &two_texts(), true);
+    exported(&run, ExportLayout::Jsonl, &dir.path().join("a/b/c")).unwrap();
+    assert!(dir.path().join("a/b/c").is_dir());
+    std::fs::remove_file(run.join("state/commits/texts-00000-of-00001.json")).unwrap();
+    let out = dir.path().join("out");
+    let error = exported(&run, ExportLayout::Jsonl, &out).unwrap_err();
+    assert!(matches!(&error, ExchangeError::Empty { shards: 1, .. }), "{error}");
+    assert!(error.to_string().ends_with("none of its 1 shards is committed"), "{error}");
+    assert!(!out.exists() && !dir.path().join("out.part").exists());
+}
+
+#[test]
 fn nothing_is_overwritten_and_nothing_is_left_of_an_export_that_fails() {
     let dir = tempfile::tempdir().unwrap();
     let run = run_of(dir.path(), &two_texts(), false);

@@ -26,7 +26,14 @@ pub(crate) fn settings(layout: ImportLayout, sources: &[(&str, &Path)]) -> Impor
 /// Imports into `out`, which `verify` must find sound.
 pub(crate) fn imported(settings: &ImportSettings, out: &Path) -> Result<MetricsReport, ExchangeError> {
     let folder = RunFolder::new(out);
-    let how = ImportHow { threads: 1, settings: Vec::new(), holder: "a test", stop: &AtomicBool::new(false) };
+    let how = ImportHow {
+        threads: 1,
+        settings: Vec::new(),
+        holder: "a test",
+        stop: &AtomicBool::new(false),
+        repair: false,
+        set_aside: None,
+    };
     let outcome = import(settings, &folder, how, &mut |_| {})?;
     assert!(outcome.complete);
     assert_eq!(verify(&folder).unwrap().faults, []);

@@ -18,6 +18,12 @@ pub(crate) struct ImportArgs {
     /// Run folder to be made
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
+    /// Start over: an older run folder is kept as RUN.bak
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Do damaged shards again
+    #[arg(long, conflicts_with = "fresh")]
+    pub(crate) repair: bool,
     /// What the model is called
     #[arg(long, value_name = "NAME", default_value = "unnamed")]
     pub(crate) model_name: String,

@@ -1,12 +1,14 @@
 //! `moetrace collect`: run a model over texts and record its routing.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use moetrace_report::ReportInput;
 use moetrace_routing::TokenId;
 use moetrace_run::{
-    Collect, Outcome, ProcessUsage, RealFs, ReplayHow, ResolvedSetting, RunError, RunEvent, Shard, Trust,
+    Collect, Outcome, ProcessUsage, RealFs, ReplayHow, ResolvedSetting, RunError, RunEvent, RunFolder, Shard,
+    Trust,
 };
 
 use crate::args::CollectArgs;
@@ -177,9 +179,9 @@ fn explain(error: RunError, prepared: &Prepared) -> Failure {
     failure
 }
 
-/// Keeps an older run beside the new one; an older `.bak` is in the way and is named.
-fn set_aside(prepared: &Prepared) -> Result<(), Failure> {
-    let root = prepared.folder.root();
+/// Where `--fresh` keeps an older run, beside the new one; an older `.bak` is in the way and is named.
+pub(super) fn aside(folder: &RunFolder) -> Result<PathBuf, Failure> {
+    let root = folder.root();
     let mut name = root.file_name().unwrap_or_default().to_owned();
     name.push(".bak");
     let aside = root.with_file_name(name);
@@ -187,6 +189,11 @@ fn set_aside(prepared: &Prepared) -> Result<(), Failure> {
         let what = format!("{} exists already", aside.display());
         return Err(Failure::new(code::NO_OUTPUT, "E-BACKUP", what, "move or remove it, then try again"));
     }
+    Ok(aside)
+}
+
+fn set_aside(prepared: &Prepared) -> Result<(), Failure> {
+    let (root, aside) = (prepared.folder.root(), aside(&prepared.folder)?);
     match prepared.folder.set_aside(&aside) {
         Err(RunError::Io { source, .. }) => {
             let what = format!("cannot rename {} to {}: {source}", root.display(), aside.display());

@@ -3,9 +3,9 @@
 use moetrace_corpus::SourceSpec;
 use moetrace_exchange::{ImportHow, ImportLayout, ImportSettings};
 use moetrace_routing::WeightPrecision;
-use moetrace_run::{ResolvedSetting, RunFolder};
+use moetrace_run::{ResolvedSetting, RunEvent, RunFolder};
 
-use super::collect::holder;
+use super::collect::{aside, holder};
 use crate::args::{ImportArgs, ImportLayoutArg, Weights};
 use crate::failure::{Failure, code};
 use crate::output;
@@ -21,13 +21,21 @@ pub(crate) fn import(args: &ImportArgs) -> Result<u8, Failure> {
     let settings = settings(args)?;
     let mut progress = Progress::new(args.quiet);
     let folder = RunFolder::new(&args.out);
+    let aside = if args.fresh { Some(aside(&folder)?) } else { None };
     let how = ImportHow {
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
         settings: resolved(&settings),
         holder: &holder(),
         stop: &stop.asked,
+        repair: args.repair,
+        set_aside: aside.as_deref(),
     };
-    let outcome = moetrace_exchange::import(&settings, &folder, how, &mut |event| progress.run(&event))?;
+    let mut tell = |event: RunEvent<'_>| match event {
+        // There is no model.
+        RunEvent::Loading => {}
+        event => progress.run(&event),
+    };
+    let outcome = moetrace_exchange::import(&settings, &folder, how, &mut tell)?;
     let out = args.out.display().to_string();
     if outcome.interrupted {
         let (done, of) = (outcome.committed, outcome.shards);

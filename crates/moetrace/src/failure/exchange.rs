@@ -26,6 +26,12 @@ impl From<ExchangeError> for Failure {
             ExchangeError::InsideRun { .. } => {
                 Self::new(code::USAGE, "E-USAGE", what, "name a folder outside the run with --out")
             }
+            ExchangeError::Empty { .. } => Self::new(
+                code::BAD_INPUT,
+                "E-EMPTY",
+                what,
+                "'moetrace status RUN' shows each shard; the same collect or import again continues a run",
+            ),
             ExchangeError::NotSaid { flag, .. } => {
                 Self::new(code::USAGE, "E-USAGE", what, format!("add {flag}"))
             }

@@ -151,12 +151,12 @@ impl From<RunError> for Failure {
             RunError::Damaged { path, .. } if path.ends_with("manifest.json") => new(
                 code::BAD_INPUT,
                 "E-DAMAGED",
-                "put the file back, or run the same collect with --fresh to start over",
+                "put the file back, or run the same collect or import with --fresh to start over",
             ),
             RunError::Damaged { .. } => new(
                 code::BAD_INPUT,
                 "E-DAMAGED",
-                "run the same collect with --repair, or with --fresh to start over",
+                "run the same collect or import with --repair, or with --fresh to start over",
             ),
             RunError::Hash { .. }
             | RunError::Size { .. }
@@ -164,7 +164,7 @@ impl From<RunError> for Failure {
             | RunError::Rows { .. } => new(
                 code::BAD_INPUT,
                 "E-HASH",
-                "the same collect with --repair does only the damaged shards again",
+                "the same collect or import with --repair does only the damaged shards again",
             ),
             RunError::OtherSettings { .. } => new(
                 code::CONFIG,

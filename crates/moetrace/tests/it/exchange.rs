@@ -74,7 +74,12 @@ fn nothing_is_exported_into_the_run_itself() {
     let ours = collect(dir.path(), &["--shards", "0..1"]);
     let run = Path::new(&ours);
     // By its own name, by a detour, and as seen from within.
-    let inside = [run.join("export"), run.join("data/long"), dir.path().join("run/../run/export")];
+    let inside = [
+        run.join("export"),
+        run.join("data/long"),
+        run.join("new/folders/long"),
+        dir.path().join("run/../run/export"),
+    ];
     for out in inside {
         let (code, stderr) =
             fails(&["export", &ours, "--layout", "long", "--out", &out.display().to_string()]);
@@ -82,6 +87,7 @@ fn nothing_is_exported_into_the_run_itself() {
         assert!(stderr.starts_with("error[E-USAGE]: ") && stderr.contains("is inside the run"), "{stderr}");
         assert!(!out.exists() && !out.with_extension("part").exists());
     }
+    assert!(!run.join("new").exists());
     let here = ["export", ".", "--layout", "long", "--out", "export"];
     let (code, stderr) = ends(moetrace().current_dir(run).args(here));
     assert!(code == 2 && stderr.contains("export is inside the run ."), "{code}: {stderr}");
@@ -111,4 +117,57 @@ fn foreign_files_that_are_wrong_are_named_and_leave_no_folder() {
     let (code, stderr) = ends(moetrace().current_dir(dir.path()).args(args));
     assert_eq!(code, 66, "{stderr}");
     assert!(stderr.contains("error[E-IMPORT]: cannot read gone.npy"), "{stderr}");
+}
+
+#[test]
+fn an_import_is_repaired_and_started_over_as_a_run_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let scores = dir.path().join("expert_weights_1.txt");
+    std::fs::write(&scores, "0\t1\t\t0.5\t0.25\n0\t2\t\t0.5\t0.25\n").unwrap();
+    let import = |more: &[&str]| {
+        let args = ["import", "--layout", "esft", "law=.", "--experts-per-token", "2", "--experts", "8"];
+        moetrace().current_dir(dir.path()).args(args).args(["--out", "run"]).args(more).output().unwrap()
+    };
+    let first = import(&[]);
+    assert!(first.status.success());
+    let told = String::from_utf8(first.stderr).unwrap();
+    assert!(!told.contains("model"), "there is none to load: {told}");
+    let run = dir.path().join("run");
+    let data = run.join("data/law-00000-of-00001.parquet");
+    let whole = std::fs::read(&data).unwrap();
+    std::fs::write(&data, [&whole[..whole.len() / 2], b"x", &whole[whole.len() / 2 + 1..]].concat()).unwrap();
+    let (code, stderr) = fails(&["verify", run.to_str().unwrap()]);
+    assert_eq!(code, 65, "{stderr}");
+    assert!(stderr.contains("the same collect or import with --repair"), "{stderr}");
+    assert!(import(&["--repair"]).status.success());
+    assert_eq!(std::fs::read(&data).unwrap(), whole);
+
+    std::fs::write(&scores, "0\t1\t\t0.5\t0.25\n").unwrap();
+    assert_eq!(import(&[]).status.code(), Some(78));
+    // Files that are refused move no run away.
+    std::fs::write(&scores, "0\t9\t\t0.5\t0.25\n").unwrap();
+    assert_eq!(import(&["--fresh"]).status.code(), Some(65));
+    assert!(!dir.path().join("run.bak").exists() && run.is_dir());
+    std::fs::write(&scores, "0\t1\t\t0.5\t0.25\n").unwrap();
+    assert!(import(&["--fresh"]).status.success());
+    assert!(dir.path().join("run.bak").is_dir());
+    assert!(succeeds(&["verify", run.to_str().unwrap()]).ends_with("no fault found\n"));
+    let again = import(&["--fresh"]);
+    assert_eq!(again.status.code(), Some(73));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("E-BACKUP"));
+}
+
+#[test]
+fn a_run_without_a_shard_is_not_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = collect(dir.path(), &["--shards", "0..1"]);
+    let commits = dir.path().join("run/state/commits");
+    for entry in std::fs::read_dir(commits).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let out = dir.path().join("out").display().to_string();
+    let (code, stderr) = fails(&["export", &ours, "--layout", "long", "--out", &out]);
+    assert_eq!(code, 65, "{stderr}");
+    assert!(stderr.contains("error[E-EMPTY]") && stderr.contains("none of its 6 shards"), "{stderr}");
+    assert!(!Path::new(&out).exists());
 }

@@ -67,6 +67,18 @@ fn tables_hold_a_row_for_each_expert_pair_and_layer() {
         let found = moetrace_trace::verify_footer(&tables.join(format!("{name}.parquet"))).unwrap();
         assert_eq!(found, rows, "{name}");
     }
+    assert_eq!(std::fs::read_dir(&tables).unwrap().count(), 3, "nothing else is left there");
+    // What lies in these folders is the run's own.
+    for folder in ["data", "hidden/tables", "state"] {
+        let into = run.join(folder).display().to_string();
+        let (code, stderr) = fails(&["metrics", run.to_str().unwrap(), "--parquet", &into]);
+        assert_eq!(code, 73, "{stderr}");
+        assert!(
+            stderr.contains("error[E-FOREIGN]") && stderr.contains("among the files of the run"),
+            "{stderr}"
+        );
+    }
+    assert!(succeeds(&["verify", run.to_str().unwrap()]).ends_with("no fault found\n"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 use crate::ExchangeError;
-use crate::error::OnPath;
+use crate::error::{OnPath, open_file};
 
 /// The longest header: a shape and a type take some hundred bytes.
 const MOST_HEADER_BYTES: usize = 1 << 16;
@@ -33,7 +33,7 @@ pub(super) struct Array {
 
 impl Array {
     pub(super) fn open(path: &Path) -> Result<Self, ExchangeError> {
-        let file = File::open(path).on("cannot read", path)?;
+        let file = open_file(path)?;
         let bytes = file.metadata().on("cannot read", path)?.len();
         let mut file = BufReader::new(file);
         let wrong = |what: String| ExchangeError::file(path, what);
@@ -81,8 +81,12 @@ impl Array {
             wide[..size].copy_from_slice(element);
             let unsigned = i64::from_le_bytes(wide);
             let shift = 64 - 8 * size as u32;
-            // Of a signed number the highest bit is carried on. One beyond i64 becomes negative, which no id is.
-            if kind == Kind::Signed { (unsigned << shift) >> shift } else { unsigned }
+            // Of a signed number the highest bit is carried on. One beyond i64 is as large as can be, which no id is.
+            match kind {
+                Kind::Signed => (unsigned << shift) >> shift,
+                _ if unsigned < 0 => i64::MAX,
+                _ => unsigned,
+            }
         };
         Ok(bytes.chunks_exact(size).map(value).collect())
     }
@@ -121,7 +125,10 @@ fn parse(header: &str) -> Result<(Kind, usize, Vec<usize>), String> {
         value("descr").and_then(|rest| rest.strip_prefix('\'')).and_then(|rest| rest.split_once('\''));
     let (descr, _) = descr.ok_or_else(|| missing("descr of one type"))?;
     let unexpected = || {
-        format!("its elements are {descr:?}, expected whole numbers or numbers with a point, little-endian")
+        format!(
+            "its elements are {descr:?}, expected whole numbers or numbers with a point, little-endian, as \
+             np.ascontiguousarray(a.astype('<i4')) has them"
+        )
     };
     let (order, rest) = descr.split_at_checked(1).ok_or_else(unexpected)?;
     let (kind, size) = rest.split_at_checked(1).ok_or_else(unexpected)?;
@@ -137,7 +144,9 @@ fn parse(header: &str) -> Result<(Kind, usize, Vec<usize>), String> {
     }
     match value("fortran_order") {
         Some(rest) if rest.starts_with("False") => {}
-        Some(_) => return Err("it is in Fortran order, expected C order".into()),
+        Some(_) => {
+            return Err("it is in Fortran order, expected C order, as np.ascontiguousarray(a) has it".into());
+        }
         None => return Err(missing("fortran_order")),
     }
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')).and_then(|rest| rest.split_once(')'));

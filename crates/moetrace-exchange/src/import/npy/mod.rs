@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use self::array::Array;
 use super::ImportSettings;
-use super::text::{Opened, Shape, Text, TextLayer, TextReader, add_token, short};
+use super::text::{Opened, Shape, Text, TextLayer, TextReader, TokenRules, add_token, short};
 use crate::ExchangeError;
 use crate::error::OnPath;
 
@@ -46,7 +46,7 @@ pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, Exc
         open: None,
         picked,
         depth,
-        experts,
+        rules: TokenRules { experts, precision: settings.weights },
         chosen,
         has_weights,
         has_tokens,
@@ -56,22 +56,30 @@ pub(super) fn open(root: &Path, settings: &ImportSettings) -> Result<Opened, Exc
     Ok(Opened { files, shape, has_weights, has_tokens, reader: Box::new(reader) })
 }
 
-/// Files of expert ids in name order.
+/// Files of expert ids in name order. What lies beside one that is not there is not passed over: a text would be lost.
 fn arrays(root: &Path) -> Result<Vec<PathBuf>, ExchangeError> {
     if !root.is_dir() {
         return Ok(vec![root.to_owned()]);
     }
-    let mut found = Vec::new();
+    let (mut found, mut others) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(root).on("cannot read", root)? {
         let path = entry.on("cannot read", root)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = name.strip_suffix(".npy");
-        if stem.is_some_and(|stem| !stem.ends_with(".weights") && !stem.ends_with(".tokens")) {
-            found.push(path);
+        let Some(stem) = name.strip_suffix(".npy") else { continue };
+        match stem.strip_suffix(".weights").or_else(|| stem.strip_suffix(".tokens")) {
+            Some(of) => others.push((root.join(format!("{of}.npy")), path)),
+            None => found.push(path),
         }
     }
     found.sort();
-    Ok(found)
+    others.sort();
+    match others.iter().find(|(of, _)| found.binary_search(of).is_err()) {
+        Some((of, path)) => {
+            let of = of.file_name().unwrap_or_default().display();
+            Err(ExchangeError::file(path, format!("there is no {of} beside it")))
+        }
+        None => Ok(found),
+    }
 }
 
 /// `NAME.weights.npy` of `NAME.npy`.
@@ -113,7 +121,7 @@ struct NpyReader {
     /// Which layers of an array are taken.
     picked: Vec<usize>,
     depth: usize,
-    experts: usize,
+    rules: TokenRules,
     chosen: usize,
     has_weights: bool,
     has_tokens: bool,
@@ -183,24 +191,30 @@ impl TextReader for NpyReader {
             hasher.update(&id.to_le_bytes());
         }
         let tokens = open.tokens.as_mut().map(|array| array.integers(len)).transpose()?;
-        let wrong = |row: usize, what: String| ExchangeError::row(&path, (open.row + row) as u64, what);
+        let row_of =
+            |path: &Path, row: usize, what: String| ExchangeError::row(path, (open.row + row) as u64, what);
+        let wrong = |row: usize, what: String| row_of(&path, row, what);
         let mut layers = Vec::new();
         for &layer in &self.picked {
             let mut choices = TextLayer::default();
             for row in 0..len {
                 let at = (row * self.depth + layer) * self.chosen;
                 let weights = weights.as_ref().map(|weights| &weights[at..at + self.chosen]);
-                add_token(&mut choices, &ids[at..at + self.chosen], weights, self.experts)
-                    .map_err(|what| wrong(row, format!("layer {layer} of the array: {what}")))?;
+                add_token(&mut choices, &ids[at..at + self.chosen], weights, self.rules).map_err(
+                    |fault| {
+                        let path = if fault.is_in_weights { beside(&path, "weights") } else { path.clone() };
+                        row_of(&path, row, format!("layer {layer} of the array: {}", fault.what))
+                    },
+                )?;
             }
             layers.push(choices);
         }
         let tokens = match tokens {
             None => None,
-            Some(ids) => {
-                let ids: Result<Vec<u32>, _> = ids.into_iter().map(u32::try_from).collect();
-                Some(ids.map_err(|_| wrong(0, "a token id below 0 or above 32 bits".into()))?)
-            }
+            Some(ids) => Some(token_ids(&ids).map_err(|(row, id)| {
+                let what = format!("token id {id}, expected 0 to {}", u32::MAX);
+                row_of(&beside(&path, "tokens"), row, what)
+            })?),
         };
         let file = u32::try_from(self.at * self.step).map_err(|_| wrong(0, "too many files".into()))?;
         let row = u32::try_from(open.row).map_err(|_| wrong(0, "too many rows".into()))?;
@@ -213,4 +227,9 @@ impl TextReader for NpyReader {
         }
         Ok(Some(Text { file, row, len, tokens, layers, hash }))
     }
+}
+
+/// Vocabulary ids of 32 bits, or the first that is none and its row.
+fn token_ids(ids: &[i64]) -> Result<Vec<u32>, (usize, i64)> {
+    ids.iter().enumerate().map(|(row, &id)| u32::try_from(id).map_err(|_| (row, id))).collect()
 }

@@ -1,11 +1,9 @@
 //! `--parquet`: a row for each expert, each pair of experts, each layer.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moetrace_metrics::{ExpertCountsReport, FullReport, LayerCounts, LayerReport, coactivation, pairs};
-use moetrace_run::{Manifest, RunError};
+use moetrace_run::{Manifest, RunError, RunFolder};
 use moetrace_trace::{NumberColumn, TraceSettings, write_numbers};
 
 use crate::failure::{Failure, code};
@@ -57,6 +55,15 @@ fn write_tables(folder: &Path, manifest: &Manifest, tables: [(&str, Columns); 3]
         let what = format!("cannot write {}: {error}", path.display());
         Failure::new(code::NO_OUTPUT, "E-IO", what, "choose another folder with --parquet DIR")
     };
+    if let Some(run) = run_around(folder) {
+        let what = format!("{} is among the files of the run {}", folder.display(), run.display());
+        return Err(Failure::new(
+            code::NO_OUTPUT,
+            "E-FOREIGN",
+            what,
+            "choose another folder with --parquet DIR",
+        ));
+    }
     std::fs::create_dir_all(folder).map_err(|error| refused(folder, &error))?;
     let settings = TraceSettings {
         metadata: [("plan_hash".to_owned(), manifest.plan_hash.clone())].into(),
@@ -65,11 +72,26 @@ fn write_tables(folder: &Path, manifest: &Manifest, tables: [(&str, Columns); 3]
     for (name, columns) in tables {
         let path = folder.join(format!("{name}.parquet"));
         let bytes = write_numbers(Vec::new(), &columns, &settings).map_err(RunError::from)?;
-        File::create(&path)
-            .and_then(|mut file| file.write_all(&bytes))
+        // A table that is read meanwhile is the old one or the new one, never half of one.
+        let part = folder.join(format!("{name}.parquet.part"));
+        std::fs::write(&part, &bytes)
+            .and_then(|()| std::fs::rename(&part, &path))
             .map_err(|error| refused(&path, &error))?;
     }
     Ok(())
+}
+
+/// The run whose `data`, `samples`, `hidden`, `state` or `tmp` this folder is, or is below: whoever reads the run would
+/// take tables there for its own.
+fn run_around(folder: &Path) -> Option<PathBuf> {
+    let folder = std::path::absolute(folder).ok()?;
+    let folder = folder.canonicalize().unwrap_or(folder);
+    let is_of_run = |part: &&Path| {
+        let name = part.file_name().and_then(std::ffi::OsStr::to_str);
+        name.is_some_and(|name| ["data", "samples", "hidden", "state", "tmp"].contains(&name))
+            && part.parent().is_some_and(|run| RunFolder::new(run).has_manifest())
+    };
+    folder.ancestors().find(is_of_run)?.parent().map(Path::to_owned)
 }
 
 fn experts(report: &FullReport) -> Columns {
