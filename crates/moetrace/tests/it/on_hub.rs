@@ -39,6 +39,9 @@ fn squad() -> Repo {
     repo
 }
 
+/// Variables that name certificates, as this machine may have them set.
+const CERTIFICATES: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+
 struct Bench {
     server: LoopbackHub,
     dir: tempfile::TempDir,
@@ -59,15 +62,14 @@ impl Bench {
     /// The program with this hub and a cache of its own.
     fn moetrace(&self) -> Command {
         let mut command = moetrace();
-        for name in
-            ["HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "ALL_PROXY"]
-        {
-            command.env_remove(name);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy().to_ascii_uppercase();
+            let is_of_hub = text.starts_with("HF_") || text.starts_with("HUGGING");
+            if is_of_hub || text.ends_with("_PROXY") || CERTIFICATES.contains(&text.as_str()) {
+                command.env_remove(name);
+            }
         }
         // The first of these that is set is taken.
-        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
-            command.env_remove(name);
-        }
         command.env("HF_ENDPOINT", self.server.url()).env("HF_HUB_CACHE", self.cache());
         command.env("HF_HOME", self.dir.path().join("home")).env("NO_PROXY", "127.0.0.1");
         command.current_dir(self.dir.path());
