@@ -29,7 +29,7 @@ impl DatasetAddress {
     }
 
     /// Reads an address. A revision may be `refs/convert/NAME` or `refs/pr/N`, or any other with its slashes as `%2F`; so
-    /// has a configuration its own.
+    /// has a configuration its own, and a percent sign in it as `%25`.
     ///
     /// # Errors
     /// [`HubError::DatasetAddress`], [`HubError::Id`], [`HubError::Revision`].
@@ -56,7 +56,7 @@ impl DatasetAddress {
             return Err(refused("expected at most a configuration and a split after the name"));
         }
         let repo = RepoAddress { kind: RepoKind::Dataset, id: RepoId::parse(&id)?, revision };
-        let part = |i: usize| parts.get(i).map(|part| part.replace("%2F", "/"));
+        let part = |i: usize| parts.get(i).map(|part| part.replace("%2F", "/").replace("%25", "%"));
         Ok(Self { repo, config: part(0), split: part(1), column })
     }
 }

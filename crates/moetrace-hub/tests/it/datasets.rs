@@ -32,6 +32,7 @@ fn addresses_are_taken_apart() {
     is("hf://datasets/o/n@refs/convert/parquet/c/s", "refs/convert/parquet", Some("c"), Some("s"), None);
     is("hf://datasets/o/n@refs%2Fpr%2F3/c", "refs/pr/3", Some("c"), None, None);
     is("hf://datasets/o/n/data%2FCC-MAIN/train", "main", Some("data/CC-MAIN"), Some("train"), None);
+    is("hf://datasets/o/n/a%252Fb", "main", Some("a%2Fb"), None, None);
     for text in [
         "hf://o/n",
         "hf://datasets/",

@@ -189,7 +189,7 @@ fn contents(error: &HubError) -> Option<(u8, &'static str, String)> {
 
 /// A configuration or split as an address has it.
 fn part(name: &str) -> String {
-    name.replace('/', "%2F")
+    name.replace('%', "%25").replace('/', "%2F")
 }
 
 /// Names that `--dataset` knows.
