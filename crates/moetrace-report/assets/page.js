@@ -333,8 +333,10 @@ class Cards {
   tokens(tokens) {
     const list = make("ul", null);
     list.className = "words";
+    // A token that begins a word begins with a space, which alone could not be seen.
+    const shown = (token) => this.cards.strings[token].replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
     tokens.forEach(([token, statistic]) =>
-      list.append(make("li", null, make("code", this.cards.strings[token]), ` ${digits(statistic)}`)));
+      list.append(make("li", null, make("code", shown(token)), ` ${digits(statistic)}`)));
     return list;
   }
 

@@ -19,6 +19,7 @@ mod figures;
 mod heat;
 mod input;
 mod island;
+mod notation;
 mod page;
 #[cfg(feature = "png")]
 mod png;

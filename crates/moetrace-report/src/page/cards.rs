@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::overview::shown_name;
 use crate::input::{ExpertCard, ReportInput};
+use crate::notation::Notation;
 use crate::section::{Block, Drawing, Section};
 use crate::text::visible;
 
@@ -38,8 +39,8 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
     let block = Block {
         heading: String::new(),
         how: "Tokens stand in the order of how much more often they choose this expert than chance would have it, the \
-              most telling first, with that statistic behind them. Contexts are the places where the expert weighed most; \
-              the token in question is marked. A cell of the load map above, clicked, opens its card."
+              most telling first, with that statistic behind them; ␣ is a space. Contexts are the places where the \
+              expert weighed most; the token in question is marked. A cell of the load map above, clicked, opens its card."
             .into(),
         drawing: Drawing::Markup(markup),
         table: None,
@@ -70,8 +71,9 @@ pub(crate) fn island(input: &ReportInput<'_>) -> Value {
     let mut ids: Vec<(u64, u32)> = uses.into_iter().map(|(id, n)| (n, id)).collect();
     ids.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     let number: HashMap<u32, usize> = ids.iter().enumerate().map(|(i, (_, id))| (*id, i)).collect();
+    let notation = Notation::of(&input.run.tokens);
     let text = |id: u32| match input.run.tokens.get(&id) {
-        Some(text) => visible(text, TOKEN),
+        Some(text) => visible(&notation.text(text), TOKEN),
         None => format!("[{id}]"),
     };
     let mut datasets: Vec<&str> =
