@@ -137,29 +137,38 @@ fn information(input: &ReportInput<'_>, report: &GroupsReport, kind: &Kind) -> B
     }
     Block {
         heading: format!("What a chosen expert tells about the {}", kind.one),
-        how: how(report, kind),
+        how: how(report, kind, input.other.is_none()),
         drawing: Drawing::Chart(chart.draw()),
         table: Some(table(report, kind)),
     }
 }
 
-fn how(report: &GroupsReport, kind: &Kind) -> String {
-    let most = report.layers.first().map_or(0.0, |l| l.group_entropy_bits);
-    match kind.by {
+/// `dashed`: whether chance is drawn.
+fn how(report: &GroupsReport, kind: &Kind, dashed: bool) -> String {
+    let most = significant(report.layers.first().map_or(0.0, |l| l.group_entropy_bits));
+    let what = match kind.by {
         GroupBy::Dataset => format!(
-            "Mutual information: 0 if all data sets use the experts alike, at most {} bits, if no expert serves two \
-             data sets. Above the dashed line it is more than chance.",
-            significant(most)
+            "Mutual information: 0 if all data sets use the experts alike, at most {most} bits, if no expert serves two \
+             data sets."
         ),
-        GroupBy::Label => "Mutual information beyond the data set: 0 if the labels of each data set use the experts alike. \
-                           Labels were shuffled within their data sets. Above the dashed line it is more than chance."
-            .into(),
-        GroupBy::Position => format!(
-            "Mutual information: 0 if experts are used alike at all positions, at most {} bits. The dashed line is what \
-             independent choices give; tokens of one text are alike, so that a little above it may still be chance.",
-            significant(most)
-        ),
-    }
+        GroupBy::Label => {
+            "Mutual information beyond the data set: 0 if the labels of each data set use the experts alike. \
+                           Labels were shuffled within their data sets."
+                .into()
+        }
+        GroupBy::Position => {
+            format!("Mutual information: 0 if experts are used alike at all positions, at most {most} bits.")
+        }
+    };
+    let chance = match kind.by {
+        _ if !dashed => " What chance gives in A is in the table.",
+        GroupBy::Dataset | GroupBy::Label => " Above the dashed line it is more than chance.",
+        GroupBy::Position => {
+            " The dashed line is what independent choices give; tokens of one text are alike, so that a little above it \
+             may still be chance."
+        }
+    };
+    what + chance
 }
 
 fn table(report: &GroupsReport, kind: &Kind) -> Table {

@@ -13,7 +13,7 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
                  an even load. Reuse: part of a token's experts that the next token uses too. Affinity: what an expert \
                  tells about the next layer's, as a part of what is possible. SRP: how well the best fixed experts serve a \
                  segment of 16 tokens, above chance: how predictable routing is. Active: parameters that one token meets. \
-                 Weights: parameters at the run's precision."
+                 Weights: bytes, as the run holds them."
         .into();
     let lead = "How do the two models, or the two ways to run one, differ? Charts over depth below have a line for each run; \
                 maps and cards are of A unless they say otherwise."

@@ -55,7 +55,11 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
               router that uses all experts alike would give; for data-set bits (what a chosen expert tells about the \
               data set), what shuffled data sets give."
             .into(),
-        drawing: Drawing::Markup(html! { @for run in &runs { (notes(run)) (tiles(run, runs.len() > 1)) } }),
+        drawing: Drawing::Markup(html! {
+            @for (letter, run) in ["A: ", "B: "].into_iter().zip(&runs) {
+                (notes(run)) (tiles(run, (runs.len() > 1).then_some(letter)))
+            }
+        }),
         table: None,
     }];
     blocks.push(facts("Where the numbers come from", &runs, |run| &run.facts, true));
@@ -70,7 +74,8 @@ fn notes(run: &ReportedRun) -> Markup {
     html! { @for note in &run.notes { p class="warning" { (visible(note, VALUE)) } } }
 }
 
-fn tiles(run: &ReportedRun, several: bool) -> Markup {
+/// `letter` tells two runs apart.
+fn tiles(run: &ReportedRun, letter: Option<&str>) -> Markup {
     let (m, o) = (&run.metrics, &run.metrics.overall);
     let bits = (m.experts as f64).log2();
     let range = |s: &Spread, show: fn(f64) -> String| format!("{} to {}", show(s.min), show(s.max));
@@ -101,7 +106,7 @@ fn tiles(run: &ReportedRun, several: bool) -> Markup {
         tiles.push(("data-set bits", significant(mi.mean), range(mi, significant), significant(null.mean)));
     }
     html! {
-        @if several { h3 { (shown_name(&run.name)) } }
+        @if let Some(letter) = letter { h3 { (letter) (shown_name(&run.name)) } }
         dl class="tiles" {
             @for (name, value, range, alike) in tiles {
                 div { dt { (name) } dd class="value" { (value) } dd { (range) } dd { "alike: " (alike) } }

@@ -53,11 +53,13 @@ fn share(input: &ReportInput<'_>, report: &VocabularyReport) -> Block {
     }
     Block {
         heading: "How far a token decides its expert".into(),
-        how: "Each token of the vocabulary has a favourite among the experts of first rank; the line is the part of its \
-              occurrences that go there, averaged over the vocabulary. 1: the word alone decides. Dashed: what words that \
-              decide nothing would reach, since seldom ones have a favourite by chance. The second line groups by the \
-              token that comes next, which the model is to predict."
-            .into(),
+        how: format!(
+            "Each token of the vocabulary has a favourite among the experts of first rank; the line is the part of its \
+             occurrences that go there, averaged over the vocabulary. 1: the word alone decides. {} what words that decide \
+             nothing would reach, since seldom ones have a favourite by chance. The second line groups by the token that \
+             comes next, which the model is to predict.",
+            if input.other.is_none() { "Dashed:" } else { "By chance (in the table, of A):" }
+        ),
         drawing: Drawing::Chart(chart.draw()),
         table: Some(table(report)),
     }
