@@ -4,12 +4,12 @@
 //! Not here: any code of moetrace; this program links none of it.
 
 mod bench;
-mod collect;
 mod emulate;
 mod faults;
 mod fuzz;
 mod interop;
 mod kernels;
+mod program;
 mod tidy;
 
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask TASK [ARGUMENTS]
 
+  setup [ARGS]      build moetrace in release and check this machine: `moetrace doctor ARGS`
   collect [ARGS]    build moetrace in release and run `moetrace collect ARGS`
   tidy              check layers, sizes, code map, fixtures, lints and headings
   interop [RUN]     read a run with DuckDB, polars, pandas and datasets, as docs/trace-format.md says
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
     let task = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     let done = match task.as_str() {
-        "collect" => return collect::collect(&rest),
+        "setup" => return program::setup(&rest),
+        "collect" => return program::collect(&rest),
         "tidy" => tidy::tidy(),
         "interop" => interop::interop(&rest),
         "kernels" => kernels::kernels(&rest),

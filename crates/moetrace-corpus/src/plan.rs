@@ -101,7 +101,7 @@ pub fn plan(
     if sources.is_empty() {
         return Err(CorpusError::NoSources);
     }
-    SourceSpec::check_names(sources)?;
+    SourceSpec::check_names(sources.iter().map(|source| source.name.as_str()))?;
     let mut datasets = Vec::with_capacity(sources.len());
     for (i, source) in sources.iter().enumerate() {
         let quota = settings.quota(i, sources.len());

@@ -1,5 +1,6 @@
 //! Which data set is meant by `NAME=PATH[:column]`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
@@ -57,19 +58,18 @@ impl SourceSpec {
         Ok(Self { name, path: PathBuf::from(path), column: column.map(str::to_owned), listed: Vec::new() })
     }
 
-    /// Refuses names that cannot be part of a file name, and one that is there twice. What lies at the paths is not
-    /// looked at.
+    /// Refuses names of data sets that cannot be part of a file name, and one that is there twice.
     ///
     /// # Errors
     /// [`CorpusError::SourceName`] and [`CorpusError::SameName`].
-    pub fn check_names(sources: &[Self]) -> Result<(), CorpusError> {
-        for (i, source) in sources.iter().enumerate() {
-            if !is_name(&source.name) {
-                let spec = format!("{}={}", source.name, source.path.display());
-                return Err(CorpusError::SourceName { spec, name: source.name.clone() });
+    pub fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), CorpusError> {
+        let mut earlier = BTreeSet::new();
+        for name in names {
+            if !is_name(name) {
+                return Err(CorpusError::SourceName { spec: name.to_owned(), name: name.to_owned() });
             }
-            if sources[..i].iter().any(|earlier| earlier.name == source.name) {
-                return Err(CorpusError::SameName { name: source.name.clone() });
+            if !earlier.insert(name) {
+                return Err(CorpusError::SameName { name: name.to_owned() });
             }
         }
         Ok(())
@@ -158,14 +158,15 @@ mod tests {
         }
         assert!(matches!(SourceSpec::parse("x="), Err(CorpusError::SourcePath { .. })));
         assert!(SourceSpec::parse("").is_err());
-        let named =
-            |name: &str| SourceSpec { name: name.into(), path: "a".into(), column: None, listed: vec![] };
-        let refused = SourceSpec::check_names(&[named("a"), named("..")]).unwrap_err();
+        let refused = SourceSpec::check_names(["a", ".."]).unwrap_err();
         assert!(matches!(refused, CorpusError::SourceName { .. }), "{refused}");
-        let twice = SourceSpec::check_names(&[named("a"), named("b"), named("a")]).unwrap_err();
+        let twice = SourceSpec::check_names(["a", "b", "a"]).unwrap_err();
         assert!(matches!(twice, CorpusError::SameName { .. }), "{twice}");
-        assert!(SourceSpec::check_names(&[named("a"), named("b")]).is_ok());
-        assert!(matches!(named("a").check_path(), Err(CorpusError::Io { .. })));
+        assert!(SourceSpec::check_names(["a", "b"]).is_ok());
+        assert!(matches!(
+            SourceSpec::parse("a=not-there").unwrap().check_path(),
+            Err(CorpusError::Io { .. })
+        ));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum CudaError {
     NoSuchDevice { ordinal: usize, found: usize },
     #[error("{name} has compute capability {}.{}, expected at least 8.0 (RTX 30, A100 or newer)", .found.0, .found.1)]
     DeviceTooOld { name: String, found: (i32, i32) },
+    #[error("the driver knows CUDA {found}, expected {expected} or newer")]
+    DriverBelow { found: Version, expected: Version },
     #[error("{doing}: {source}")]
     Driver { doing: &'static str, source: DriverError },
     #[error(

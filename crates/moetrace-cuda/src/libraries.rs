@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::CudaError;
+use crate::nvml::Nvml;
 
 /// Folders that may hold CUDA's libraries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,6 +120,46 @@ impl Libraries {
     }
 }
 
+impl Driver {
+    /// The least version that will do: from it on drivers have `cuEventElapsedTime_v2`, by which passes are timed.
+    pub const LEAST: Version = Version { major: 12, minor: 8 };
+
+    /// The newest version of CUDA that it knows.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn version(self) -> Result<Version, CudaError> {
+        let mut number = 0;
+        // SAFETY: a place for one number, and the library is loaded; the call needs no initialisation.
+        let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut number) };
+        status.result().map_err(CudaError::driver("asking the driver's version"))?;
+        Ok(Version::of_number(number))
+    }
+
+    /// Its release, as `580.159.04`, where NVIDIA's management library tells it.
+    pub fn release(self) -> Option<String> {
+        Nvml::open()?.driver_release()
+    }
+
+    /// Refuses a driver that lacks what every run calls.
+    ///
+    /// # Errors
+    /// [`CudaError::DriverBelow`], [`CudaError::Driver`].
+    pub fn check(self) -> Result<(), CudaError> {
+        match self.version()? {
+            found if found < Self::LEAST => Err(CudaError::DriverBelow { found, expected: Self::LEAST }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Version {
+    /// As CUDA writes it in one number: 13000 is 13.0, 12080 is 12.8.
+    fn of_number(number: i32) -> Self {
+        Self { major: number / 1000, minor: number % 1000 / 10 }
+    }
+}
+
 impl Nvrtc {
     /// Its version.
     pub fn version(self) -> Version {
@@ -195,6 +236,13 @@ mod tests {
         std::fs::write(folder.join("libnvrtc.so.13"), "not a library").unwrap();
         let error = Libraries::new(&[root.path().to_owned()], &[]).nvrtc().unwrap_err();
         assert!(matches!(error, CudaError::LibraryBroken { .. }), "{error}");
+    }
+
+    #[test]
+    fn versions_are_read_from_their_number_and_ordered() {
+        let of = |number| Version::of_number(number).to_string();
+        assert_eq!([of(13000), of(12080), of(11080)], ["13.0", "12.8", "11.8"]);
+        assert!(Version::of_number(11080) < Driver::LEAST && Version::of_number(13000) > Driver::LEAST);
     }
 
     #[test]

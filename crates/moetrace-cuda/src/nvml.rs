@@ -3,7 +3,7 @@
 //! It numbers GPUs in an order of its own and shows those that `CUDA_VISIBLE_DEVICES` hides, so a GPU is asked for by its
 //! UUID, never by its number.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
 
 use libloading::Library;
@@ -13,6 +13,7 @@ const SUCCESS: c_int = 0;
 
 type Init = unsafe extern "C" fn() -> c_int;
 type HandleByUuid = unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int;
+type DriverVersion = unsafe extern "C" fn(*mut c_char, c_uint) -> c_int;
 type MemoryInfo = unsafe extern "C" fn(*mut c_void, *mut Memory) -> c_int;
 
 /// `nvmlMemory_t`, all in bytes.
@@ -37,6 +38,18 @@ impl Nvml {
         // SAFETY: takes nothing; may be called any number of times.
         (unsafe { init() } == SUCCESS).then_some(())?;
         Some(Self(library))
+    }
+
+    /// The driver's release, as `580.159.04`.
+    pub(crate) fn driver_release(&self) -> Option<String> {
+        // SAFETY: the type is that of `nvmlSystemGetDriverVersion(char *, unsigned int)`.
+        let told = unsafe { self.0.get::<DriverVersion>(b"nvmlSystemGetDriverVersion\0") }.ok()?;
+        // `NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE`.
+        let mut text = [0u8; 80];
+        // SAFETY: there is room for so many bytes, the zero byte at the end included.
+        let status = unsafe { told(text.as_mut_ptr().cast(), text.len() as c_uint) };
+        (status == SUCCESS).then_some(())?;
+        Some(CStr::from_bytes_until_nul(&text).ok()?.to_string_lossy().into_owned())
     }
 
     /// Bytes of a GPU's memory that are free, all processes counted; `None` where it does not tell.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 /// Left free on the cache's disk beyond what is downloaded: lists, links, what others write meanwhile.
-pub(crate) const RESERVE: u64 = 64 << 20;
+pub const DISK_RESERVE: u64 = 64 << 20;
 
 /// Bytes that may still be written below a folder, or below the nearest one above it that exists; `None` where the
 /// system does not say.
 #[cfg(unix)]
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
     let about = rustix::fs::statvfs(there.unwrap_or(Path::new("."))).ok()?;
     about.f_bavail.checked_mul(about.f_frsize)
@@ -16,6 +16,6 @@ pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
 
 /// Nobody is asked on other systems; a full disk is then found when it is full.
 #[cfg(not(unix))]
-pub(crate) fn free_bytes(_: &Path) -> Option<u64> {
+pub fn free_bytes(_: &Path) -> Option<u64> {
     None
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::RESERVE;
+use crate::disk::DISK_RESERVE;
 use crate::{RepoAddress, RepoKind};
 
 /// What was asked for, and who asked.
@@ -104,7 +104,7 @@ pub enum HubError {
     Incomplete { subject: Arc<Subject>, config: String, split: String, has: usize, of: usize },
     #[error("{subject} has the files of {config}/{split} more than once: {} and {}", files[0], files[1])]
     Twice { subject: Arc<Subject>, config: String, split: String, files: [String; 2] },
-    #[error("no space in {}: {need} bytes are to be downloaded and {} left, {free} are free", path.display(), RESERVE)]
+    #[error("no space in {}: {need} bytes are to be downloaded and {} left, {free} are free", path.display(), DISK_RESERVE)]
     Disk { path: PathBuf, need: u64, free: u64 },
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::api::{self, Account};
 use crate::cache::RepoCache;
-use crate::disk::{RESERVE, free_bytes};
+use crate::disk::{DISK_RESERVE, free_bytes};
 use crate::download::Download;
 use crate::event::Listener;
 use crate::http::Http;
@@ -216,7 +216,7 @@ impl Hub {
     /// # Errors
     /// [`HubError::Disk`] if not. Where the system does not say what is free, all of it can.
     pub fn room_for(&self, need: u64) -> Result<(), HubError> {
-        let full = self.free_bytes().filter(|free| need > 0 && need.saturating_add(RESERVE) > *free);
+        let full = self.free_bytes().filter(|free| need > 0 && need.saturating_add(DISK_RESERVE) > *free);
         let path = &self.settings.cache;
         full.map_or(Ok(()), |free| Err(HubError::Disk { path: path.clone(), need, free }))
     }

@@ -27,6 +27,7 @@ mod write;
 
 pub use api::Account;
 pub use dataset::{DatasetAddress, Parquet, parquet_of};
+pub use disk::{DISK_RESERVE, free_bytes};
 pub use error::{HubError, Subject};
 pub use event::HubEvent;
 pub use hub::{Hub, Snapshot};

@@ -97,7 +97,7 @@ impl ExpertCounts {
             tokens: self.passes.tokens(),
             samples: self.passes.samples(),
             bos_excluded: self.passes.bos_excluded(),
-            layers: layers.map(|(&layer, tables)| tables.counts(layer, geometry.experts())).collect(),
+            layers: layers.map(|(&layer, tables)| tables.counts(layer)).collect(),
         }
     }
 
@@ -114,16 +114,9 @@ impl ExpertCounts {
 }
 
 impl LayerTables {
-    fn counts(&self, layer: LayerIndex, experts: usize) -> LayerCounts {
-        let within = self.within.counts();
-        let cell = |i: usize, j: usize| within[i * experts + j];
-        let pairs = (0..experts).flat_map(|low| (low + 1..experts).map(move |high| (low, high)));
-        LayerCounts {
-            layer: layer.0,
-            loads: (0..experts).map(|expert| cell(expert, expert)).collect(),
-            pairs: pairs.map(|(low, high)| cell(low, high) + cell(high, low)).collect(),
-            transitions: self.next.counts(),
-        }
+    fn counts(&self, layer: LayerIndex) -> LayerCounts {
+        let (pairs, loads) = self.within.within();
+        LayerCounts { layer: layer.0, loads, pairs, transitions: self.next.counts() }
     }
 }
 

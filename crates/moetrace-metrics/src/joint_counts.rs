@@ -123,6 +123,17 @@ impl JointCounts {
         }
     }
 
+    /// Rows whose set had both experts of each unordered pair, `[E (E - 1) / 2]` in the order of
+    /// [`pair_index`](crate::pairs::pair_index), and those whose set had each expert, `[E]`; of rows that came by
+    /// [`add_within`](Self::add_within).
+    pub(crate) fn within(&self) -> (Vec<u64>, Vec<u64>) {
+        let (counts, e) = (self.counts(), self.experts);
+        let cell = |i: usize, j: usize| counts[i * e + j];
+        let pairs = (0..e).flat_map(|low| (low + 1..e).map(move |high| (low, high)));
+        let pairs = pairs.map(|(low, high)| cell(low, high) + cell(high, low)).collect();
+        (pairs, (0..e).map(|expert| cell(expert, expert)).collect())
+    }
+
     /// Every cell, `[E, E]`, rows being the first set.
     pub(crate) fn counts(&self) -> Vec<u64> {
         let recent = self.recent.iter().map(|&n| u64::from(n));

@@ -91,11 +91,7 @@ impl PairCounts {
     /// Every pair's count, `[E (E - 1) / 2]`, in the order of [`pair_index`].
     pub(crate) fn dense(&self) -> Vec<u64> {
         match &self.counts {
-            Counts::Dense(counts) => {
-                let (all, e) = (counts.counts(), self.experts);
-                let pairs = (0..e).flat_map(|low| (low + 1..e).map(move |high| (low, high)));
-                pairs.map(|(low, high)| all[low * e + high] + all[high * e + low]).collect()
-            }
+            Counts::Dense(counts) => counts.within().0,
             Counts::Sparse(counts) => {
                 let mut dense = vec![0; possible(self.experts) as usize];
                 for (&(low, high), &n) in counts {

@@ -276,6 +276,11 @@ impl Manifest {
         self.identity.get("hidden").is_some_and(|rows| rows != "0")
     }
 
+    /// The seed that chose the texts, which random draws of metrics start from too; 0 for runs that were imported.
+    pub fn seed(&self) -> u64 {
+        self.identity.get("seed").and_then(|seed| seed.parse().ok()).unwrap_or(0)
+    }
+
     /// Rows of a shard's hidden file: each layer of as many tokens as were asked for, or of all that there are.
     pub(crate) fn hidden_rows(&self, shard: &Shard) -> u64 {
         let asked = self.identity.get("hidden").and_then(|rows| rows.parse().ok()).unwrap_or(0);

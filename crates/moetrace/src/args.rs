@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Collect(Box<CollectArgs>),
     /// Say what a collect would do, and write nothing
     Plan(Box<PlanArgs>),
+    /// Check that everything is here that a collect with these arguments needs, and say how to get what is not
+    Doctor(Box<PlanArgs>),
     /// Say how far a run is
     Status(RunArgs),
     /// Count a run's routing: coverage, load, entropy, pairs, balance, specialisation
@@ -58,7 +60,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Arguments of `collect`, and of `plan` but for one.
+/// Arguments of `collect`, and of `plan` and `doctor` but for one.
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct CollectArgs {
@@ -188,7 +190,7 @@ pub(crate) struct CollectArgs {
     pub(crate) quiet: bool,
 }
 
-/// Arguments of `plan`: those of `collect`, and one.
+/// Arguments of `plan` and `doctor`: those of `collect`, and one.
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct PlanArgs {

@@ -12,7 +12,6 @@ use moetrace_model::ModelConfig;
 use moetrace_run::{HubFacts, RunFolder};
 
 use crate::args::CollectArgs;
-use crate::device::{Choice, DeviceArg};
 use crate::embedded::{Embedded, MODEL_NAME};
 use crate::failure::{Failure, code};
 use crate::hub::{self, DatasetName, Download, Downloads, ModelName};
@@ -48,20 +47,17 @@ impl Inputs {
         let (name, model, model_hub) = finder.model(args.model.as_deref(), settings)?;
         let (sources, origins) = finder.texts(args, &named, settings)?;
         let downloads = finder.client.map(|hub| Downloads { hub, parts: finder.parts });
+        downloads.as_ref().map_or(Ok(()), |downloads| downloads.link(finder.progress))?;
         Ok(Self { name, model, model_hub, sources, origins, downloads })
     }
 
-    /// Brings everything here that is not, if the run has a place and a device: the texts first, which are looked at
+    /// Brings everything here that is not, if the run has a place: the texts first, which are looked at
     /// before the weights come.
     pub(crate) fn fetch(&self, args: &CollectArgs, progress: &mut Progress) -> Result<(), Failure> {
         if self.missing().is_some() {
             let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(self.short_name()));
             if !args.fresh {
                 RunFolder::new(out).check_own()?;
-            }
-            // Tried for the error alone; it is opened again when memory is laid out.
-            if matches!(args.device, DeviceArg::Cuda(_)) {
-                Choice::new(args.device, None, None)?;
             }
         }
         let Some(downloads) = &self.downloads else { return Ok(()) };
@@ -72,6 +68,12 @@ impl Inputs {
     /// What would have to be downloaded, if anything.
     pub(crate) fn missing(&self) -> Option<&Downloads> {
         self.downloads.as_ref().filter(|downloads| downloads.missing() > 0)
+    }
+
+    /// Bytes of the files that hold the model's weights, if the cache lacks any of them.
+    pub(crate) fn missing_weights(&self) -> Option<u64> {
+        let model = self.downloads.as_ref().filter(|_| self.model_hub.is_some());
+        model.and_then(|downloads| downloads.missing_weights(downloads.parts.first()?))
     }
 
     /// The run folder's name where none is asked for: that of the model without its owner.
@@ -234,16 +236,7 @@ impl Finder<'_> {
 fn datasets(args: &CollectArgs) -> Result<Vec<DatasetName>, Failure> {
     let named = args.dataset.iter().map(|given| hub::datasets_named(given));
     let named: Vec<DatasetName> = named.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    let source = |dataset: &DatasetName| match dataset {
-        DatasetName::Here(source) => source.clone(),
-        DatasetName::OnHub { name, address, .. } => SourceSpec {
-            name: name.clone(),
-            path: format!("hf://datasets/{}", address.repo.id).into(),
-            column: None,
-            listed: Vec::new(),
-        },
-    };
-    SourceSpec::check_names(&named.iter().map(source).collect::<Vec<_>>())?;
+    SourceSpec::check_names(named.iter().map(DatasetName::name))?;
     for dataset in &named {
         if let DatasetName::Here(source) = dataset {
             source.check_path()?;

@@ -6,10 +6,12 @@
 mod args;
 mod command;
 mod device;
+mod doctor;
 mod embedded;
 mod failure;
 mod hub;
 mod inputs;
+mod model_plan;
 mod on_gpu;
 mod output;
 mod page;
@@ -71,6 +73,7 @@ fn run(argv: Vec<OsString>) -> Result<u8, Failure> {
     match parsed.cli.command {
         Command::Collect(args) => command::collect(&args, parsed.settings),
         Command::Plan(args) => command::plan(&args, parsed.settings),
+        Command::Doctor(args) => command::doctor(&args, parsed.settings),
         Command::Status(args) => command::status(&args),
         Command::Metrics(args) => command::metrics(&args),
         Command::Compare(args) => command::compare(&args),

@@ -5,7 +5,7 @@ use std::path::Path;
 use moetrace_cuda::Architecture;
 use moetrace_model::{
     Checkpoint, CpuSettings, CudaEngine, CudaMemoryPlan, CudaSettings, Engine, ModelConfig, ModelError,
-    Offload, Precision, Preset,
+    Offload, Precision, Preset, Quantisation,
 };
 use moetrace_routing::Planes;
 use moetrace_run::{Execution, RunFolder};
@@ -15,7 +15,8 @@ use crate::device::{
     Asked, Choice, DeviceArg, DeviceMap, Fit, FoundGpu, GpuFacts, HostMemory, imagined, processor_instead,
 };
 use crate::failure::{Failure, code};
-use crate::prepare::{Settings, asked_tokens, cache};
+use crate::model_plan::{Stored, asked_tokens};
+use crate::prepare::{Settings, cache};
 use crate::progress::Progress;
 use crate::show::bytes;
 
@@ -54,7 +55,7 @@ impl OnGpu {
 pub(crate) struct RunOnGpu<'a> {
     pub(crate) args: &'a CollectArgs,
     pub(crate) config: &'a ModelConfig,
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) stored: Stored<'a>,
     pub(crate) cpu: &'a CpuSettings,
     pub(crate) max_length: usize,
     /// The kind of a GPU that need not be here, for a plan.
@@ -131,7 +132,7 @@ impl RunOnGpu<'_> {
     fn asked<'m>(&self, map: &'m DeviceMap, settings: &mut Settings) -> Asked<'m> {
         let args = self.args;
         // What is quantised on load is in no file, unless it is kept.
-        let quantises = self.cpu.precision == Precision::Nf4 && !self.checkpoint.is_four_bit();
+        let quantises = self.cpu.precision == Precision::Nf4 && !self.stored.is_four_bit(self.config);
         Asked {
             limits: args.max_memory,
             preset: args.preset,
@@ -171,17 +172,26 @@ impl RunOnGpu<'_> {
         cuda: &CudaSettings,
         asked: Asked<'_>,
     ) -> Result<Fit, Failure> {
-        CudaEngine::check(self.checkpoint, cuda)?;
-        let plan = CudaMemoryPlan::new(self.config, Some(self.checkpoint), cuda, architecture)?;
+        let checkpoint = self.stored.checkpoint();
+        if let Some(checkpoint) = checkpoint {
+            CudaEngine::check(checkpoint, cuda)?;
+        }
+        let plan = CudaMemoryPlan::new(self.config, checkpoint, cuda, architecture)?;
         Fit::new(&plan, facts, asked)
     }
 
     fn settings(&self) -> CudaSettings {
         let (cpu, args) = (self.cpu, self.args);
+        let mut quantisation = cpu.quantisation;
+        if self.stored.checkpoint().is_none() && self.config.is_four_bit() {
+            // The files will say how they are quantised; till then the configuration does.
+            quantisation = Quantisation::default();
+            quantisation.nf4.double_quant = self.config.has_double_quantised_scales();
+        }
         CudaSettings {
             precision: cpu.precision,
             compute: cpu.compute,
-            quantisation: cpu.quantisation,
+            quantisation,
             router_dtype: cpu.router_dtype,
             planes: Planes {
                 logits: args.router_logits,

@@ -20,8 +20,7 @@ pub(crate) fn counted(
     how: &ReplayHow<'_>,
 ) -> Result<(ReportedRun, Option<String>), RunError> {
     let manifest = folder.manifest()?;
-    let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
-    let settings = MetricsSettings { include_bos, seed };
+    let settings = MetricsSettings { include_bos, seed: manifest.seed() };
     let families = MetricsFamilies { contexts: true, ..MetricsFamilies::of_routing() };
     let (metrics, committed) = replay_families(folder, &manifest, &settings, &families, true, how)?;
     let mut run = reported(folder, &manifest, metrics.report())?;

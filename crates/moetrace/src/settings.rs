@@ -11,7 +11,7 @@ use moetrace_run::ResolvedSetting;
 use crate::args::{Cli, Command};
 use crate::failure::{Failure, code};
 
-/// The command line, and for `collect` and `plan` each setting with its source.
+/// The command line, and for `collect`, `plan` and `doctor` each setting with its source.
 pub(crate) struct Parsed {
     /// What was asked for.
     pub(crate) cli: Cli,
@@ -23,7 +23,7 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
     let matches = command().try_get_matches_from(&argv).map_err(Failure::from)?;
     let (name, sub) = matches.subcommand().map_or(("", &matches), |(n, m)| (n, m));
-    if !matches!(name, "collect" | "plan") {
+    if !matches!(name, "collect" | "plan" | "doctor") {
         return Ok(Parsed {
             cli: Cli::from_arg_matches(&matches).map_err(Failure::from)?,
             settings: Vec::new(),
@@ -63,7 +63,7 @@ fn settle(matches: &ArgMatches, from_file: &[String], file: Option<&Path>) -> Re
     if batch < tokens {
         match &mut cli.command {
             Command::Collect(args) => args.batch_size = None,
-            Command::Plan(args) => args.collect.batch_size = None,
+            Command::Plan(args) | Command::Doctor(args) => args.collect.batch_size = None,
             _ => {}
         }
         if let Some(setting) = settings.iter_mut().find(|s| s.name == "batch-size") {

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::{HEAD_WIDTH, HEADS, LAYERS, SHARED, THETA, WIDTH};
-use crate::ModelError;
 use crate::family::{DenseLayers, FamilyRules, SharedExperts};
+use crate::{ModelError, StorageType};
 
 /// Query heads, key and value heads, and the width of a head.
 pub(super) fn attention_shape(
@@ -88,4 +88,21 @@ pub(super) fn rope_theta(fields: &Fields<'_>, rules: &FamilyRules) -> Result<f64
         }
     }
     fields.number_or("rope_theta", rules.rope_theta, THETA)
+}
+
+/// Whether bitsandbytes quantised the scales too.
+pub(super) fn double_quant(fields: &Fields<'_>) -> bool {
+    let said = fields.get("quantization_config").and_then(|found| found.get("bnb_4bit_use_double_quant"));
+    said.and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A hint, from which no result is computed: a name that is none of these is passed over.
+pub(super) fn stored_type(fields: &Fields<'_>) -> Option<StorageType> {
+    let name = fields.get("torch_dtype").or_else(|| fields.get("dtype"))?;
+    match name.as_str()? {
+        "bfloat16" => Some(StorageType::Bf16),
+        "float16" => Some(StorageType::F16),
+        "float32" => Some(StorageType::F32),
+        _ => None,
+    }
 }

@@ -13,11 +13,11 @@ use std::path::Path;
 use moetrace_routing::{LayerIndex, RoutingGeometry};
 use serde_json::Value;
 
-use self::derived::{attention_shape, moe_layers, rope_theta, shared_width};
+use self::derived::{attention_shape, double_quant, moe_layers, rope_theta, shared_width, stored_type};
 use self::features::refuse_unsupported;
 use self::fields::{Fields, shortened};
-use crate::ModelError;
 use crate::family::{AttentionBias, Family, Renormalise, SharedExperts};
+use crate::{ModelError, StorageType};
 
 /// A configuration is a few kilobytes; more is not a configuration.
 const CONFIG_BYTES: u64 = 4 << 20;
@@ -58,6 +58,8 @@ pub struct ModelConfig {
     rope_theta: f64,
     bos_token_id: Option<u32>,
     four_bit: bool,
+    double_quant: bool,
+    stored: Option<StorageType>,
     geometry: RoutingGeometry,
 }
 
@@ -150,6 +152,8 @@ impl ModelConfig {
                 .and_then(|id| id.try_into().ok()),
             // Any other kind of quantisation has been refused.
             four_bit: fields.get("quantization_config").is_some(),
+            double_quant: double_quant(fields),
+            stored: stored_type(fields),
             geometry,
         })
     }
@@ -237,6 +241,14 @@ impl ModelConfig {
     /// Whether `quantization_config` says that the checkpoint is stored in 4 bits (bitsandbytes, NF4).
     pub fn is_four_bit(&self) -> bool {
         self.four_bit
+    }
+    /// Whether the scales of a checkpoint in 4 bits are stored in 8 bits.
+    pub fn has_double_quantised_scales(&self) -> bool {
+        self.double_quant
+    }
+    /// The type that `torch_dtype` (in transformers 5 `dtype`) says the weights were saved in. The files may differ.
+    pub fn stored_type(&self) -> Option<StorageType> {
+        self.stored
     }
     /// What a listener must know about this model.
     pub fn geometry(&self) -> &RoutingGeometry {

@@ -14,6 +14,7 @@ use moetrace_run::{
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
 use crate::inputs::Inputs;
+use crate::model_plan::ModelPlan;
 use crate::output;
 use crate::page;
 use crate::prepare::{Prepared, Settings};
@@ -30,6 +31,11 @@ pub(crate) fn collect(args: &CollectArgs, settings: Vec<ResolvedSetting>) -> Res
     let mut progress = Progress::new(args.quiet);
     let mut settings = Settings(settings);
     let inputs = Inputs::find(args, &mut settings, &mut progress)?;
+    if inputs.missing().is_some() {
+        // What cannot run is refused before hours of download; what can is told of when memory is laid out again.
+        let mut aside = Settings(settings.0.clone());
+        ModelPlan::ahead(args, &inputs, None, &mut aside, &Progress::new(true))?;
+    }
     inputs.fetch(args, &mut progress)?;
     let mut prepared = Prepared::new(args, settings, inputs, &mut progress)?;
     if args.fresh {

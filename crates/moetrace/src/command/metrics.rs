@@ -23,24 +23,7 @@ pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
             None => one(args, run),
         };
     }
-    if args.esft.is_some() {
-        let help = format!("name one run: {} metrics {} --esft 0.1", show::program(), args.runs[0].display());
-        return Err(Failure::new(code::USAGE, "E-USAGE", "--esft is for one run", help));
-    }
-    if !args.by.is_empty() {
-        let help =
-            format!("name one run: {} metrics {} --by dataset", show::program(), args.runs[0].display());
-        return Err(Failure::new(code::USAGE, "E-USAGE", "--by is for one run", help));
-    }
-    if args.counts {
-        let help = format!("name one run: {} metrics {} --counts", show::program(), args.runs[0].display());
-        return Err(Failure::new(code::USAGE, "E-USAGE", "--counts is for one run", help));
-    }
-    if args.parquet.is_some() {
-        let help =
-            format!("name one run: {} metrics {} --parquet DIR", show::program(), args.runs[0].display());
-        return Err(Failure::new(code::USAGE, "E-USAGE", "--parquet is for one run", help));
-    }
+    only_of_one(args)?;
     let mut counted = Vec::new();
     for run in &args.runs {
         let (manifest, report) = count(args, run)?;
@@ -52,6 +35,21 @@ pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
         output::print(&show::models(&counted))?;
     }
     Ok(0)
+}
+
+/// Refuses what is for one run alone, beside several.
+fn only_of_one(args: &MetricsArgs) -> Result<(), Failure> {
+    let given = [
+        ("--esft", "--esft 0.1", args.esft.is_some()),
+        ("--by", "--by dataset", !args.by.is_empty()),
+        ("--counts", "--counts", args.counts),
+        ("--parquet", "--parquet DIR", args.parquet.is_some()),
+    ];
+    let Some((flag, example, _)) = given.into_iter().find(|(_, _, is_given)| *is_given) else {
+        return Ok(());
+    };
+    let help = format!("name one run: {} metrics {} {example}", show::program(), args.runs[0].display());
+    Err(Failure::new(code::USAGE, "E-USAGE", format!("{flag} is for one run"), help))
 }
 
 fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
@@ -97,8 +95,7 @@ impl Replay {
     fn new(args: &MetricsArgs, run: &Path) -> Result<Self, Failure> {
         let folder = RunFolder::new(run);
         let manifest = folder.manifest()?;
-        let seed = manifest.identity.get("seed").and_then(|s| s.parse().ok()).unwrap_or(0);
-        let settings = MetricsSettings { include_bos: args.include_bos, seed };
+        let settings = MetricsSettings { include_bos: args.include_bos, seed: manifest.seed() };
         let trust = if args.trust { Trust::Sizes } else { Trust::Nothing };
         let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let how = ReplayHow { trust, threads: args.threads.unwrap_or(machine), on_shard: None };

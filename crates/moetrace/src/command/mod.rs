@@ -2,6 +2,7 @@
 
 mod collect;
 mod compare;
+mod doctor;
 mod export;
 mod import;
 mod inspect;
@@ -17,6 +18,7 @@ use clap::CommandFactory as _;
 
 pub(crate) use collect::collect;
 pub(crate) use compare::compare;
+pub(crate) use doctor::doctor;
 pub(crate) use export::export;
 pub(crate) use import::import;
 pub(crate) use inspect::inspect;

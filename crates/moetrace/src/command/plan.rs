@@ -5,10 +5,11 @@ use moetrace_corpus::CorpusPlan;
 use moetrace_run::{ResolvedSetting, Shard};
 use serde_json::{Value, json};
 
-use crate::args::{CollectArgs, PlanArgs};
+use crate::args::PlanArgs;
 use crate::failure::Failure;
 use crate::hub::Downloads;
 use crate::inputs::Inputs;
+use crate::model_plan::ModelPlan;
 use crate::output;
 use crate::prepare::{Prepared, Settings};
 use crate::progress::Progress;
@@ -35,28 +36,45 @@ fn notes(corpus: &CorpusPlan) -> Vec<Value> {
     notes.map(|(d, note)| json!({"dataset": d.name.to_string(), "note": note})).collect()
 }
 
-/// What can be said before weights and texts are here: texts are counted and memory is laid out from the files.
-fn before_download(args: &CollectArgs, downloads: &Downloads, settings: &Settings) -> Result<u8, Failure> {
+/// What can be said before weights or texts are here: texts are counted from the files.
+fn before_download(
+    PlanArgs { collect: args, gpu }: &PlanArgs,
+    inputs: &Inputs,
+    downloads: &Downloads,
+    mut settings: Settings,
+    progress: &Progress,
+) -> Result<u8, Failure> {
+    let model = ModelPlan::ahead(args, inputs, *gpu, &mut settings, progress)?;
+    let estimate = show::Estimate::at_most(&model)?;
     if args.json {
-        output::print_json(&json!({ "settings": settings.0, "download": downloads.json() }))?;
+        output::print_json(&json!({
+            "out": model.folder.root().display().to_string(),
+            "model": show::model_json(&inputs.name, &model)?,
+            "settings": settings.0,
+            "tokens": null,
+            "estimate": estimate,
+            "download": downloads.json(),
+            "gpu": show::gpu_json(model.gpu.as_ref(), None),
+        }))?;
         return Ok(0);
     }
     output::print(&show::settings(&settings.0))?;
     output::print(&show::downloads(downloads))?;
+    output::print(&show::model_plan(&inputs.name, &model, &estimate))?;
     output::print(
-        "collect downloads them and begins; once they are here, plan shows shards, memory and bytes\n",
+        "collect downloads what is not here and begins; once all is, plan shows texts, shards and time too\n",
     )?;
     Ok(0)
 }
 
 /// Prints settings, shards, tokens, memory and bytes.
-pub(crate) fn plan(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
-    let PlanArgs { collect: args, gpu } = args;
+pub(crate) fn plan(given: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8, Failure> {
+    let PlanArgs { collect: args, gpu } = given;
     let mut progress = Progress::new(args.quiet || args.json);
     let mut settings = Settings(settings);
     let inputs = Inputs::find(args, &mut settings, &mut progress)?;
     if let Some(downloads) = inputs.missing() {
-        return before_download(args, downloads, &settings);
+        return before_download(given, &inputs, downloads, settings, &progress);
     }
     let download = inputs.downloads.as_ref().map(Downloads::json);
     let prepared = Prepared::for_gpu(args, settings, inputs, *gpu, &mut progress)?;
@@ -87,7 +105,7 @@ pub(crate) fn plan(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Result<u8
             "tokens": tokens,
             "estimate": estimate,
             "download": download,
-            "gpu": show::gpu_json(prepared.gpu.as_ref(), tokens),
+            "gpu": show::gpu_json(prepared.gpu.as_ref(), Some(tokens)),
         }))?;
         return Ok(0);
     }

@@ -61,8 +61,9 @@ impl FoundGpu {
     }
 
     fn open(ordinal: Option<usize>, kernels: Option<&Path>) -> Result<Self, NoGpu> {
-        let libraries = libraries();
+        let libraries = cuda_libraries();
         let driver = libraries.driver().map_err(NoGpu::NoDriver)?;
+        driver.check()?;
         let listed = ListedGpu::all(driver)?;
         let of = listed.len();
         let (chosen, free) = choose(listed, ordinal)?;
@@ -138,7 +139,7 @@ fn choose(listed: Vec<ListedGpu>, ordinal: Option<usize>) -> Result<(ListedGpu, 
 }
 
 /// CUDA's libraries as the environment names them: toolkits, then Python environments.
-fn libraries() -> Libraries {
+pub(crate) fn cuda_libraries() -> Libraries {
     let folders = |name: &str| -> Vec<PathBuf> {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
         value.map(|value| std::env::split_paths(&value).collect()).unwrap_or_default()

@@ -14,7 +14,7 @@ use moetrace_model::Preset;
 
 pub(crate) use self::fit::{Asked, Fit};
 use self::found::NoGpu;
-pub(crate) use self::found::{FoundGpu, GpuFacts};
+pub(crate) use self::found::{FoundGpu, GpuFacts, cuda_libraries};
 pub(crate) use self::host::HostMemory;
 pub(crate) use self::limit::{MemoryLimits, memory_limits};
 pub(crate) use self::map::DeviceMap;
@@ -106,17 +106,24 @@ fn impossible(device: DeviceArg, why: &NoGpu) -> Failure {
         DeviceArg::Cuda(Some(number)) => format!("cuda:{number}"),
         _ => "cuda".to_owned(),
     };
-    let help = match why {
+    let what = format!("--device {asked} cannot be used: {}", why.to_string().trim_end());
+    Failure::new(code::CONFIG, "E-DEVICE", what, no_gpu_help(why))
+}
+
+/// What to do where no GPU can be used.
+pub(crate) fn no_gpu_help(why: &NoGpu) -> &'static str {
+    match why {
         NoGpu::NoDriver(_) => "install the NVIDIA driver, or compute on the processor: --device cpu",
         NoGpu::Failed(CudaError::LibraryMissing { .. } | CudaError::LibraryBroken { .. }) => {
             "name a toolkit with CUDA_HOME or activate a Python environment that has it, or use --device cpu"
         }
+        NoGpu::Failed(CudaError::DriverBelow { .. }) => {
+            "install a newer NVIDIA driver, or compute on the processor: --device cpu"
+        }
         NoGpu::Failed(CudaError::NoSuchDevice { .. }) => "--device cuda takes the GPU with most free memory",
         NoGpu::Failed(CudaError::Cache { .. }) => "set MOETRACE_CACHE to a folder that can be written",
         _ => "'nvidia-smi' shows driver and GPUs; --device cpu computes on the processor",
-    };
-    let what = format!("--device {asked} cannot be used: {}", why.to_string().trim_end());
-    Failure::new(code::CONFIG, "E-DEVICE", what, help)
+    }
 }
 
 #[cfg(test)]

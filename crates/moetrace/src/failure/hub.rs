@@ -1,6 +1,7 @@
 //! Failures on the way to the Hub, there, and in its cache.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use moetrace_hub::{HubError, PRESETS};
 
@@ -192,7 +193,54 @@ fn part(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
 }
 
-/// Names that `--dataset` knows.
-pub(super) fn presets() -> String {
-    PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ")
+/// What else `--dataset` might be, where there is no such file.
+pub(super) fn other_texts(missing: &Path) -> String {
+    let near = missing.to_str().and_then(near_preset);
+    let meant = near.map_or_else(String::new, |near| format!("did you mean {near}? Or "));
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    format!(
+        "{meant}name an existing file or folder (--dataset NAME=PATH), or a data set of the Hub: {}, or any as \
+         hf://datasets/OWNER/NAME",
+        names.join(", ")
+    )
+}
+
+/// How alike two names are that are taken for one mistyped, of 1 (Jaro): clap has 0.7 for flags, which are longer.
+const ALIKE: f64 = 0.8;
+
+/// The name that `--dataset` knows and that this is most like, if it is like one. What is written as a path is meant as one.
+fn near_preset(given: &str) -> Option<&'static str> {
+    if given.contains(['/', '\\', '.']) {
+        return None;
+    }
+    let names = PRESETS.iter().map(|preset| preset.name).chain(["guide"]);
+    let likeness = |name: &'static str| (strsim::jaro(&given.to_lowercase(), name), name);
+    let (best, name) = names.map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best > ALIKE).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_preset_is_guessed_and_a_path_is_none() {
+        for (given, near) in [
+            ("imbd", Some("imdb")),
+            ("IMDB", Some("imdb")),
+            ("agnews", Some("ag_news")),
+            ("dbpedia", Some("dbpedia_14")),
+            ("yelp_reviews_full", Some("yelp_review_full")),
+            ("squad2", Some("squad")),
+            ("giude", Some("guide")),
+            ("wikitext", Some("wikitext-2-raw-v1")),
+            ("texts", None),
+            ("my_reviews", None),
+            ("./imbd", None),
+            ("imdb.csv", None),
+            ("", None),
+        ] {
+            assert_eq!(near_preset(given), near, "{given}");
+        }
+    }
 }

@@ -33,13 +33,8 @@ impl From<CorpusError> for Failure {
                 new(code::USAGE, "E-DATASET", "write --dataset NAME=PATH or --dataset NAME=PATH:COLUMN")
             }
             CorpusError::Setting { .. } => new(code::USAGE, "E-SETTING", "see 'moetrace collect --help'"),
-            CorpusError::Io { source, .. } => {
-                let names = super::hub::presets();
-                let help = format!(
-                    "name an existing file or folder (--dataset NAME=PATH), or a data set of the Hub: {names}, or any as \
-                     hf://datasets/OWNER/NAME"
-                );
-                new(io_code(source, true), "E-DATA", &help)
+            CorpusError::Io { source, path, .. } => {
+                new(io_code(source, true), "E-DATA", &super::hub::other_texts(path))
             }
             CorpusError::NoTextColumn { .. } | CorpusError::MissingColumn { .. } => new(
                 code::BAD_INPUT,

@@ -63,6 +63,25 @@ impl Downloads {
         self.parts.iter().map(|part| self.hub.missing_bytes(&part.snapshot, &part.wanted())).sum()
     }
 
+    /// Bytes of a model's weights, if the cache lacks any of their files.
+    pub(crate) fn missing_weights(&self, model: &Download) -> Option<u64> {
+        let weights = model.files.iter().filter(|file| file.path.ends_with(".safetensors"));
+        let is_missing = weights.clone().any(|file| !self.hub.has(&model.snapshot, file));
+        is_missing.then(|| weights.map(|file| file.bytes).fold(0, u64::saturating_add))
+    }
+
+    /// Gives files that the cache has their names in this commit, where another commit brought them.
+    pub(crate) fn link(&self, progress: &mut Progress) -> Result<(), Failure> {
+        for part in &self.parts {
+            let is_whole = part.files.iter().all(|file| self.hub.has(&part.snapshot, file));
+            let is_linked = || part.files.iter().all(|file| part.snapshot.folder.join(&file.path).exists());
+            if is_whole && !is_linked() {
+                part.fetch(&self.hub, progress)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Downloads what is missing. Space for all of it is asked for first, so that a disk that cannot hold the last
     /// repository is known before the first. Data sets come before models, `texts_are_here` between them.
     pub(crate) fn fetch(

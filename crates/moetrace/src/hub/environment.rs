@@ -26,20 +26,21 @@ pub(crate) fn client(offline: bool) -> Result<Hub, Failure> {
     Ok(Hub::new(settings)?)
 }
 
+/// A client that is soon told that nobody answers: it asks once.
+pub(crate) fn hasty_client(offline: bool) -> Result<Hub, Failure> {
+    let settings = settings(&|name| std::env::var_os(name), offline)?;
+    let times = (Duration::from_secs(3), Duration::from_secs(5));
+    Ok(Hub::new(HubSettings { connect_timeout: times.0, read_timeout: times.1, retries: 0, ..settings })?)
+}
+
+/// Where models and data sets of the Hub are kept.
+pub(crate) fn cache_folder() -> Result<PathBuf, Failure> {
+    Ok(Environment(&|name| std::env::var_os(name)).folders()?.0)
+}
+
 fn settings(variables: Variables<'_>, offline: bool) -> Result<HubSettings, Failure> {
     let environment = Environment(variables);
-    let user =
-        || environment.path("XDG_CACHE_HOME").or_else(|| Some(environment.path("HOME")?.join(".cache")));
-    let home = environment.path("HF_HOME").or_else(|| user().map(|cache| cache.join("huggingface")));
-    let cache = environment
-        .path("HF_HUB_CACHE")
-        .or_else(|| environment.path("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| home.as_ref().map(|home| home.join("hub")))
-        .ok_or_else(|| {
-            let what =
-                "no cache folder for the Hub: none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set";
-            Failure::new(code::NO_OUTPUT, "E-CACHE", what, "set HF_HOME to a folder that can be written")
-        })?;
+    let (cache, home) = environment.folders()?;
     let mut settings = HubSettings::new(cache);
     settings.notice = told;
     if let Some(endpoint) = environment.text("HF_ENDPOINT")? {
@@ -89,6 +90,23 @@ struct Environment<'a>(Variables<'a>);
 impl Environment<'_> {
     fn set(&self, name: &str) -> Option<OsString> {
         (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    /// The cache, and the folder of logins above it, if there is one.
+    fn folders(&self) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+        let user = || self.path("XDG_CACHE_HOME").or_else(|| Some(self.path("HOME")?.join(".cache")));
+        let home = self.path("HF_HOME").or_else(|| user().map(|cache| cache.join("huggingface")));
+        let cache = self
+            .path("HF_HUB_CACHE")
+            .or_else(|| self.path("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| home.as_ref().map(|home| home.join("hub")))
+            .ok_or_else(|| {
+                let what =
+                    "no cache folder for the Hub: none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set";
+                let help = "set HF_HOME to a folder that can be written";
+                Failure::new(code::NO_OUTPUT, "E-CACHE", what, help)
+            })?;
+        Ok((cache, home))
     }
 
     /// A text. Passed over, another host than the one meant would be asked, or nobody's token sent.

@@ -7,6 +7,6 @@ mod names;
 mod rows;
 
 pub(crate) use self::download::{Download, Downloads};
-pub(crate) use self::environment::client;
+pub(crate) use self::environment::{cache_folder, client, hasty_client};
 pub(crate) use self::names::{DatasetName, ModelName, datasets_named, model_named};
 pub(crate) use self::rows::rows_of;

@@ -48,6 +48,16 @@ pub(crate) enum DatasetName {
     OnHub { name: String, address: DatasetAddress, licence: Option<&'static str> },
 }
 
+impl DatasetName {
+    /// What the run calls it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Here(source) => &source.name,
+            Self::OnHub { name, .. } => name,
+        }
+    }
+}
+
 /// All data sets that one `--dataset` names: six for `guide`, else one. A path that exists wins over a preset.
 pub(crate) fn datasets_named(given: &str) -> Result<Vec<DatasetName>, Failure> {
     if given == "guide" && !Path::new(given).exists() {

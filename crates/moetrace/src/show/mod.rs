@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod compare;
+mod doctor;
 mod downloads;
 mod exchange;
 mod families;
@@ -17,12 +18,13 @@ use comfy_table::{CellAlignment, Table, presets};
 
 pub(crate) use checkpoint::{checkpoint, storage};
 pub(crate) use compare::{compared, comparison, not_compared};
+pub(crate) use doctor::{examination, examined};
 pub(crate) use downloads::downloads;
 pub(crate) use exchange::exported;
 pub(crate) use families::{families, groups};
 pub(crate) use models::{Counted, model_facts, models, models_json};
 pub(crate) use placement::gpu_json;
-pub(crate) use plan::{Estimate, plan, settings};
+pub(crate) use plan::{Estimate, model_json, model_plan, plan, settings};
 pub(crate) use report::{glance, layers, summary};
 pub(crate) use run::{
     collected, collected_lines, heading, left_out, program, provenance, quoted, rows, status,

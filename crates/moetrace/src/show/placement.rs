@@ -9,8 +9,8 @@ use super::{bytes, counted, thousands, word};
 use crate::device::Fit;
 use crate::on_gpu::OnGpu;
 
-/// The lines of a plan that are about the GPU; `tokens` are those to be traced.
-pub(super) fn gpu_lines(gpu: &OnGpu, tokens: u64) -> String {
+/// The lines of a plan that are about the GPU; `tokens` are those to be traced, if they are known.
+pub(super) fn gpu_lines(gpu: &OnGpu, tokens: Option<u64>) -> String {
     let (facts, fit) = (&gpu.facts, &gpu.fit);
     let preset = fit.preset.map_or("none", |preset| preset.name);
     let mut out = if gpu.is_here() {
@@ -55,9 +55,15 @@ pub(super) fn gpu_lines(gpu: &OnGpu, tokens: u64) -> String {
         let _ = writeln!(out, "hiding    {hiding}");
     }
     let _ = writeln!(out, "speed     {}", speed(&fit.speed, fit));
-    let seconds = tokens as f64 / fit.speed.tokens_per_second;
-    let _ =
-        writeln!(out, "time      about {} for {} tokens, once loaded", duration(seconds), thousands(tokens));
+    if let Some(tokens) = tokens {
+        let seconds = tokens as f64 / fit.speed.tokens_per_second;
+        let _ = writeln!(
+            out,
+            "time      about {} for {} tokens, once loaded",
+            duration(seconds),
+            thousands(tokens)
+        );
+    }
     out
 }
 
@@ -176,7 +182,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// The same for machines; null on the processor.
-pub(crate) fn gpu_json(gpu: Option<&OnGpu>, tokens: u64) -> Value {
+pub(crate) fn gpu_json(gpu: Option<&OnGpu>, tokens: Option<u64>) -> Value {
     let Some(on_gpu) = gpu else { return Value::Null };
     let (facts, fit) = (&on_gpu.facts, &on_gpu.fit);
     let (p, speed) = (&fit.placement, &fit.speed);
@@ -210,7 +216,7 @@ pub(crate) fn gpu_json(gpu: Option<&OnGpu>, tokens: u64) -> Value {
         "parks_hidden": p.parks_hidden,
         "speed": {
             "tokens_per_second": speed.tokens_per_second,
-            "seconds": tokens as f64 / speed.tokens_per_second,
+            "seconds": tokens.map(|tokens| tokens as f64 / speed.tokens_per_second),
             "measured": speed.gpu.measured,
             "pass_seconds": speed.pass_seconds,
             "compute_seconds": speed.compute_seconds,

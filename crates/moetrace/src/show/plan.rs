@@ -1,14 +1,19 @@
 //! What a collect would do, and what that needs.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use moetrace_model::CpuEngine;
-use moetrace_routing::WeightPrecision;
-use moetrace_run::{ResolvedSetting, Shard};
+use moetrace_model::{ComputeDtype, CpuEngine, CpuSettings, ModelConfig, ModelError};
+use moetrace_routing::{RoutingGeometry, WeightPrecision};
+use moetrace_run::{ContentSettings, ResolvedSetting, Shard};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::placement::gpu_lines;
 use super::{bytes, processor, table, thousands, word};
+use crate::device::HostMemory;
+use crate::model_plan::ModelPlan;
+use crate::on_gpu::OnGpu;
 use crate::prepare::Prepared;
 
 /// Bytes a value takes in a shard, by the precision of the model: values that bf16 rounded compress to little
@@ -62,15 +67,51 @@ impl Estimate {
         // Passes never span shards.
         let largest = shards.iter().map(|s| s.tokens).max().unwrap_or(0);
         let tokens = prepared.execution.tokens_per_pass.max(longest) as u64;
-        let output_bytes = output_bytes(prepared, shards) as u64;
-        if let Some(gpu) = &prepared.gpu {
+        let Prepared { config, cpu, gpu, .. } = prepared;
+        let pass = (tokens.min(largest), longest as u64);
+        let rows = Rows::new(config.geometry(), &plan.content, plan.model.compute_dtype == "f32");
+        let hidden = |shard: &Shard| shard.tokens.min(plan.content.hidden_rows as u64);
+        let counts = Counts {
+            tokens: shards.iter().map(|s| s.tokens).sum(),
+            samples: shards.iter().map(|s| s.samples as u64).sum(),
+            files: shards.len() as u64,
+            hidden: shards.iter().map(hidden).sum(),
+        };
+        Self::of((config, cpu, gpu.as_ref()), pass, &plan.content, rows.bytes(&counts))
+    }
+
+    /// The most that a run can take whose texts are not known: as many as are asked for, each of full length.
+    pub(crate) fn at_most(model: &ModelPlan) -> Result<Self, ModelError> {
+        let ModelPlan { config, cpu, gpu, content, .. } = model;
+        let exact = cpu.compute_dtype()? == ComputeDtype::F32;
+        let samples = content.traces as u64;
+        let tokens = samples.saturating_mul(content.max_length as u64);
+        // A shard is full but for the last one of each data set, which is a file as any other.
+        let files = tokens.div_ceil(content.shard_tokens as u64) + 1;
+        let hidden = tokens.min(files.saturating_mul(content.hidden_rows as u64));
+        let counts = Counts { tokens, samples, files, hidden };
+        let bytes = Rows::new(config.geometry(), content, exact).bytes(&counts);
+        let longest = content.max_length;
+        let pass = (model.execution.tokens_per_pass.max(longest) as u64, longest as u64);
+        Ok(Self::of((config, cpu, gpu.as_ref()), pass, content, bytes))
+    }
+
+    /// For passes of so many tokens and a longest text of so many.
+    fn of(
+        (config, cpu, gpu): (&ModelConfig, &CpuSettings, Option<&OnGpu>),
+        (tokens, longest): (u64, u64),
+        content: &ContentSettings,
+        output: f64,
+    ) -> Self {
+        let output_bytes = output as u64;
+        if let Some(gpu) = gpu {
             let memory = gpu.fit.memory;
             // What takes turns is weights too.
             let weight_bytes = memory.weights.saturating_add(memory.slots);
             return Self { weight_bytes, activation_bytes: memory.buffers, output_bytes };
         }
-        let memory = CpuEngine::memory_estimate(&prepared.config, &prepared.cpu);
-        let total = memory.total(tokens.min(largest), longest as u64, plan.content.columns.nll);
+        let memory = CpuEngine::memory_estimate(config, cpu);
+        let total = memory.total(tokens, longest, content.columns.nll);
         Self {
             weight_bytes: memory.weights,
             activation_bytes: total.saturating_sub(memory.weights),
@@ -79,33 +120,52 @@ impl Estimate {
     }
 }
 
-/// Bytes of all Parquet files of the shards.
-fn output_bytes(prepared: &Prepared, shards: &[Shard]) -> f64 {
-    let (plan, g) = (&prepared.plan, &prepared.plan.geometry);
-    let (content, columns) = (&plan.content, &plan.content.columns);
-    let (layers, chosen, experts) = (g.layers().len() as f64, g.chosen() as f64, g.experts() as f64);
-    let exact = prepared.plan.model.compute_dtype == "f32";
-    let value = if exact { F32 } else { BF16 };
-    let unrounded = content.weights == WeightPrecision::Full && exact;
-    let weight = if unrounded { WEIGHT_UNROUNDED } else { value.weight };
-    let if_on = |on: bool, bytes: f64| if on { bytes } else { 0.0 };
+/// What the Parquet files of shards hold.
+struct Counts {
+    tokens: u64,
+    samples: u64,
+    files: u64,
+    /// Rows whose hidden states are kept.
+    hidden: u64,
+}
 
-    let id = ID_SHARE * experts.log2().ceil().max(1.0) / 8.0;
-    let logits = if_on(columns.logits, value.logit * experts);
-    let layer = chosen * (id + weight) + value.margin + ENTROPY + logits;
-    let row = PLACE
-        + if_on(columns.token_ids, TOKEN_ID)
-        + if_on(columns.nll, LOSS)
-        + if_on(columns.text, TEXT)
-        + layers * layer;
-    let of_layer = 4.0 + if_on(columns.logits, 1.0);
-    let file = SAMPLES_FILE + COLUMN * (4.0 + layers * of_layer) + if_on(columns.hidden, HIDDEN_FILE);
-    let hidden = |tokens: u64| tokens.min(content.hidden_rows as u64) as f64;
-    let hidden_rows: f64 = shards.iter().map(|s| hidden(s.tokens)).sum();
-    shards.iter().map(|s| s.tokens).sum::<u64>() as f64 * row
-        + shards.iter().map(|s| s.samples).sum::<usize>() as f64 * TEXT_ROW
-        + shards.len() as f64 * file
-        + hidden_rows * layers * g.hidden() as f64 * value.hidden
+/// Bytes of rows, texts and files, by what is recorded.
+struct Rows {
+    row: f64,
+    file: f64,
+    hidden: f64,
+}
+
+impl Rows {
+    /// `exact` where nothing is rounded to 16 bits.
+    fn new(g: &RoutingGeometry, content: &ContentSettings, exact: bool) -> Self {
+        let columns = &content.columns;
+        let (layers, chosen, experts) = (g.layers().len() as f64, g.chosen() as f64, g.experts() as f64);
+        let value = if exact { F32 } else { BF16 };
+        let unrounded = content.weights == WeightPrecision::Full && exact;
+        let weight = if unrounded { WEIGHT_UNROUNDED } else { value.weight };
+        let if_on = |on: bool, bytes: f64| if on { bytes } else { 0.0 };
+
+        let id = ID_SHARE * experts.log2().ceil().max(1.0) / 8.0;
+        let logits = if_on(columns.logits, value.logit * experts);
+        let layer = chosen * (id + weight) + value.margin + ENTROPY + logits;
+        let row = PLACE
+            + if_on(columns.token_ids, TOKEN_ID)
+            + if_on(columns.nll, LOSS)
+            + if_on(columns.text, TEXT)
+            + layers * layer;
+        let of_layer = 4.0 + if_on(columns.logits, 1.0);
+        let file = SAMPLES_FILE + COLUMN * (4.0 + layers * of_layer) + if_on(columns.hidden, HIDDEN_FILE);
+        Self { row, file, hidden: layers * g.hidden() as f64 * value.hidden }
+    }
+
+    /// Bytes of all files.
+    fn bytes(&self, counts: &Counts) -> f64 {
+        counts.tokens as f64 * self.row
+            + counts.samples as f64 * TEXT_ROW
+            + counts.files as f64 * self.file
+            + counts.hidden as f64 * self.hidden
+    }
 }
 
 /// Every setting, its value and where it came from.
@@ -119,13 +179,64 @@ pub(crate) fn settings(settings: &[ResolvedSetting]) -> String {
     out
 }
 
-fn processor_memory(prepared: &Prepared, estimate: &Estimate) -> String {
+fn processor_memory(estimate: &Estimate, tokens: usize) -> String {
+    let available = HostMemory::read(Path::new("/")).available;
+    let host =
+        if available == u64::MAX { String::new() } else { format!("; {} can be had", bytes(available)) };
     format!(
-        "memory    about {} of weights and {} for a pass of {} tokens\n",
+        "memory    about {} of weights and {} for a pass of {} tokens{host}\n",
         bytes(estimate.weight_bytes),
         bytes(estimate.activation_bytes),
-        thousands(prepared.execution.tokens_per_pass as u64)
+        thousands(tokens as u64)
     )
+}
+
+/// Which model, how large, and what computes it how.
+fn model_line((name, family): (&str, &str), (total, active): (u64, u64), how: (&str, &str)) -> String {
+    let (precision, engine) = how;
+    format!(
+        "model     {} ({family}), {} parameters, {} per token, {precision} on the {}\n",
+        word(name),
+        thousands(total),
+        thousands(active),
+        processor(engine)
+    )
+}
+
+/// The lines of a plan that need no texts: model, memory, and the most that is written.
+pub(crate) fn model_plan(name: &str, model: &ModelPlan, estimate: &Estimate) -> String {
+    let ModelPlan { config, cpu, gpu, content, .. } = model;
+    let parameters = (config.total_parameters(), config.active_parameters());
+    let how = (cpu.precision.to_string(), model.engine());
+    let mut out = model_line((name, &config.family().to_string()), parameters, (how.0.as_str(), how.1));
+    out.push_str(&match gpu {
+        Some(gpu) => gpu_lines(gpu, None),
+        None => processor_memory(estimate, model.execution.tokens_per_pass),
+    });
+    let _ = writeln!(
+        out,
+        "output    at most {} in {}: {} texts of {} tokens",
+        bytes(estimate.output_bytes),
+        model.folder.root().display(),
+        thousands(content.traces as u64),
+        thousands(content.max_length as u64)
+    );
+    out
+}
+
+/// What a plan says of the model before its files are here, for machines.
+pub(crate) fn model_json(name: &str, model: &ModelPlan) -> Result<Value, ModelError> {
+    let ModelPlan { config, cpu, .. } = model;
+    Ok(json!({
+        "name": name,
+        "family": config.family().to_string(),
+        "total_parameters": config.total_parameters(),
+        "active_parameters": config.active_parameters(),
+        "engine": model.engine(),
+        "precision": cpu.precision.to_string(),
+        "compute_dtype": cpu.compute_dtype()?.to_string(),
+        "router_dtype": cpu.router_dtype.to_string(),
+    }))
 }
 
 /// Data sets with the numbers of their shards, and what the chosen shards take.
@@ -151,16 +262,8 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
     }
     let mut out = format!("{table}\n\n");
     let m = &plan.model;
-    let _ = writeln!(
-        out,
-        "model     {} ({}), {} parameters, {} per token, {} on the {}",
-        word(&m.name),
-        m.family,
-        thousands(prepared.config.total_parameters()),
-        thousands(prepared.config.active_parameters()),
-        m.precision,
-        processor(&m.engine)
-    );
+    let parameters = (prepared.config.total_parameters(), prepared.config.active_parameters());
+    out.push_str(&model_line((&m.name, &m.family), parameters, (&m.precision, &m.engine)));
     let tokens = chosen.iter().map(|s| s.tokens).sum();
     let _ = writeln!(
         out,
@@ -171,8 +274,8 @@ pub(crate) fn plan(prepared: &Prepared, chosen: &[Shard], committed: usize, esti
         thousands(plan.content.shard_tokens as u64)
     );
     out.push_str(&match &prepared.gpu {
-        Some(gpu) => gpu_lines(gpu, tokens),
-        None => processor_memory(prepared, estimate),
+        Some(gpu) => gpu_lines(gpu, Some(tokens)),
+        None => processor_memory(estimate, prepared.execution.tokens_per_pass),
     });
     let _ = writeln!(
         out,

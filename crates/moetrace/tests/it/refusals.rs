@@ -153,12 +153,19 @@ fn every_flag_that_a_hint_names_is_one_the_parser_accepts() {
         include_str!("../../src/device/map.rs"),
         include_str!("../../src/device/refused.rs"),
         include_str!("../../src/on_gpu.rs"),
+        include_str!("../../src/doctor/gpu.rs"),
+        include_str!("../../src/doctor/libraries.rs"),
+        include_str!("../../src/doctor/host.rs"),
+        include_str!("../../src/doctor/disk.rs"),
+        include_str!("../../src/doctor/hub.rs"),
+        include_str!("../../src/doctor/model.rs"),
+        include_str!("../../src/command/doctor.rs"),
         include_str!("../../../../docs/memory.md"),
         include_str!("../../../../README.md"),
     ];
     let mut help = String::new();
     for command in
-        ["collect", "plan", "status", "metrics", "compare", "inspect", "export", "import", "report"]
+        ["collect", "plan", "doctor", "status", "metrics", "compare", "inspect", "export", "import", "report"]
     {
         help += &succeeds(&[command, "--help"]);
     }
