@@ -61,8 +61,17 @@ impl Inputs {
             }
         }
         let Some(downloads) = &self.downloads else { return Ok(()) };
-        let check_texts = || self.sources.iter().try_for_each(|source| Ok(source.check_column()?));
-        downloads.fetch(progress, &check_texts)
+        downloads.fetch(progress, &|| self.check_texts(args))
+    }
+
+    /// Refuses texts without the column that is asked for, and texts that a model without a tokenizer cannot take: for
+    /// such a model they are read twice, so that its weights are not downloaded for nothing.
+    fn check_texts(&self, args: &CollectArgs) -> Result<(), Failure> {
+        self.sources.iter().try_for_each(|source| source.check_column())?;
+        if self.missing_weights().is_some() && open_tokenizer(&self.model)?.is_none() {
+            moetrace_corpus::plan(&self.sources, None, &corpus_settings(args), &mut |_| {})?;
+        }
+        Ok(())
     }
 
     /// What would have to be downloaded, if anything.
@@ -173,12 +182,7 @@ impl Finder<'_> {
             let sources = given.iter().map(|given| SourceSpec::parse(given)).collect::<Result<_, _>>()?;
             return Ok((sources, BTreeMap::new()));
         }
-        let corpus = CorpusSettings {
-            traces: args.traces,
-            seed: args.seed,
-            file_budget: args.file_budget,
-            ..CorpusSettings::default()
-        };
+        let corpus = corpus_settings(args);
         let (mut sources, mut origins) = (Vec::new(), BTreeMap::new());
         for (i, dataset) in named.iter().enumerate() {
             match dataset {
@@ -229,6 +233,18 @@ impl Finder<'_> {
         let facts = part.facts(if licences.is_empty() { &known } else { &licences });
         self.parts.push(part);
         Ok((source, facts))
+    }
+}
+
+/// What the arguments say of texts; what the model adds comes once it is here.
+pub(crate) fn corpus_settings(args: &CollectArgs) -> CorpusSettings {
+    CorpusSettings {
+        traces: args.traces,
+        min_chars: args.min_chars,
+        seed: args.seed,
+        strict: args.strict,
+        file_budget: args.file_budget,
+        ..CorpusSettings::default()
     }
 }
 

@@ -14,7 +14,7 @@ use moetrace_run::{Execution, ModelFacts, Plan, ResolvedSetting, RunFolder, Toke
 
 use crate::args::CollectArgs;
 use crate::failure::{Failure, code};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, corpus_settings};
 use crate::model_plan::{ModelPlan, Stored};
 use crate::on_gpu::OnGpu;
 use crate::progress::Progress;
@@ -70,16 +70,11 @@ impl Prepared {
         let known = (config, Stored::Here(&checkpoint));
         let model = ModelPlan::new(args, &inputs, known, imagined, &mut settings, progress)?;
         let corpus_settings = CorpusSettings {
-            traces: args.traces,
             max_length: model.max_length,
-            min_chars: args.min_chars,
-            seed: args.seed,
-            strict: args.strict,
             keep_text: !args.no_tokens,
             vocabulary: Some(model.config.vocab()),
             bos: model.config.bos_token_id().map(TokenId),
-            file_budget: args.file_budget,
-            ..CorpusSettings::default()
+            ..corpus_settings(args)
         };
         let corpus =
             moetrace_corpus::plan(&inputs.sources, tokenizer.as_ref(), &corpus_settings, &mut |event| {

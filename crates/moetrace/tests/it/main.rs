@@ -8,6 +8,7 @@ mod devices;
 mod disk;
 mod doctor;
 mod exchange;
+mod families;
 mod faulty_texts;
 mod folders;
 mod four_bits;

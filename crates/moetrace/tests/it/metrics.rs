@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use arrow::array::{AsArray as _, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::program::{fails, succeeds};
@@ -79,6 +83,93 @@ fn tables_hold_a_row_for_each_expert_pair_and_layer() {
         );
     }
     assert!(succeeds(&["verify", run.to_str().unwrap()]).ends_with("no fault found\n"));
+}
+
+/// A column of a table, as numbers; NaN where there is none.
+fn column(table: &Path, name: &str) -> Vec<f64> {
+    let file = std::fs::File::open(table).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let numbers = |batch: RecordBatch| -> Vec<f64> {
+        let column = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+        let column = cast(column, &DataType::Float64).unwrap();
+        column.as_primitive::<Float64Type>().iter().map(|n| n.unwrap_or(f64::NAN)).collect()
+    };
+    reader.flat_map(|batch| numbers(batch.unwrap())).collect()
+}
+
+fn numbers(values: &Value) -> Vec<f64> {
+    values.as_array().unwrap().iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect()
+}
+
+/// Equal to what single precision keeps, in which some numbers are reported.
+fn assert_same(found: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        let is_same = (a - b).abs() <= 1e-6 * b.abs() || (a.is_nan() && b.is_nan());
+        assert!(is_same, "{what}, row {i}: {a}, expected {b}");
+    }
+}
+
+#[test]
+fn tables_hold_the_numbers_of_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = collect(dir.path(), "run", &[]);
+    let tables = dir.path().join("tables");
+    succeeds(&["metrics", run.to_str().unwrap(), "--parquet", tables.to_str().unwrap()]);
+    let report = json(&[run.to_str().unwrap()]);
+    let of_layers = |report: &Value, value: &dyn Fn(&Value) -> Vec<f64>| -> Vec<f64> {
+        report["layers"].as_array().unwrap().iter().flat_map(value).collect()
+    };
+    let layers = tables.join("layers.parquet");
+    for name in [
+        "layer",
+        "active_experts",
+        "unique_pairs",
+        "load_entropy_bits",
+        "gate_entropy_bits",
+        "chosen_entropy_bits",
+        "effective_experts",
+        "max_vio",
+        "cv",
+        "gini",
+    ] {
+        let expected = of_layers(&report, &|layer| vec![layer[name].as_f64().unwrap()]);
+        assert_same(&column(&layers, name), &expected, name);
+    }
+    let reuse = of_layers(&report["temporal"], &|layer| vec![layer["reuse"].as_f64().unwrap()]);
+    assert_same(&column(&layers, "reuse"), &reuse, "reuse");
+
+    let experts = tables.join("experts.parquet");
+    assert_same(&column(&experts, "load"), &of_layers(&report, &|l| numbers(&l["loads"])), "load");
+    for name in ["token_ratio", "gate_score", "sample_token_ratio", "sample_gate_score"] {
+        let expected = of_layers(&report, &|layer| numbers(&layer["esft"][name]));
+        assert_same(&column(&experts, name), &expected, name);
+    }
+
+    let pairs = tables.join("pairs.parquet");
+    let both = of_layers(&report["coactivation"], &|layer| numbers(&layer["pair_counts"]));
+    assert_same(&column(&pairs, "both"), &both, "both");
+    let z = of_layers(&report["coactivation"], &|layer| numbers(&layer["pair_z"]));
+    assert_same(&column(&pairs, "z"), &z, "z");
+    // The other measures by their formulas (docs/metrics.md), from the loads of the experts that the row names.
+    let (tokens, loads) = (report["tokens"].as_f64().unwrap(), column(&experts, "load"));
+    let load = |layer: f64, expert: f64| loads[(layer as usize - 1) * 64 + expert as usize];
+    let named = ["layer", "expert_a", "expert_b"].map(|name| column(&pairs, name));
+    let mut measures: [Vec<f64>; 6] = Default::default();
+    for (i, &both) in both.iter().enumerate() {
+        let (a, b) = (load(named[0][i], named[1][i]), load(named[0][i], named[2][i]));
+        let part = |n: f64, of: f64| if of > 0.0 { n / of } else { 0.0 };
+        let lift = part(both * tokens, a * b);
+        let pmi = if both > 0.0 { lift.log2() } else { f64::NAN };
+        let phi = part(tokens * both - a * b, (a * b * (tokens - a) * (tokens - b)).sqrt());
+        let row = [part(both, a), part(both, b), lift, pmi, part(both, a + b - both), phi];
+        measures.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    for (name, expected) in
+        ["b_given_a", "a_given_b", "lift", "pmi_bits", "jaccard", "phi"].iter().zip(&measures)
+    {
+        assert_same(&column(&pairs, name), expected, name);
+    }
 }
 
 #[test]
