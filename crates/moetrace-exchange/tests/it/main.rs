@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod esft;
+mod flame;
 mod npy;
 mod round_trip;
 mod support;

@@ -204,6 +204,11 @@ impl Faults {
         self.kinds.get(&kind).map_or(0, |fault| fault.count)
     }
 
+    /// Whether none occurred.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     /// Each kind that occurred.
     pub(super) fn into_vec(self) -> Vec<Fault> {
         self.kinds.into_values().collect()

@@ -1,6 +1,7 @@
 //! Damage that hashes, sizes, records and footers tell.
 
 use moetrace_run::{FaultKind, ShardRange};
+use serde_json::Value;
 
 use super::{Run, edit};
 use crate::support::content;
@@ -132,7 +133,22 @@ fn a_summary_and_token_strings_that_are_not_these_shards_are_found() {
     assert_eq!(fault.what, format!("1 tokens, the manifest says {}", run.plan.tokens()));
     std::fs::write(&summary, "[]").unwrap();
     assert!(run.fault().what.starts_with("it cannot be read"));
-    std::fs::write(&summary, whole).unwrap();
+    std::fs::write(&summary, &whole).unwrap();
+    for (place, change) in [
+        ("metrics.layers[0].loads[3]", (|m| &mut m["layers"][0]["loads"][3]) as fn(&mut Value) -> &mut Value),
+        ("metrics.overall.max_vio.mean", |m| &mut m["overall"]["max_vio"]["mean"]),
+        ("metrics.datasets[0].tokens", |m| &mut m["datasets"][0]["tokens"]),
+    ] {
+        edit(&summary, |summary| *change(&mut summary["metrics"]) = 12_345.into());
+        let fault = run.fault();
+        assert!(fault.what.starts_with(&format!("{place} is 12345")), "{}", fault.what);
+        assert!(
+            fault.kind == FaultKind::Summary && fault.what.contains(", the rows give "),
+            "{}",
+            fault.what
+        );
+        std::fs::write(&summary, &whole).unwrap();
+    }
 
     let words = moetrace_trace::read_vocabulary(&run.path("tokens.parquet")).unwrap();
     let settings = moetrace_trace::TraceSettings::default();
