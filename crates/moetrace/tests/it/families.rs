@@ -91,7 +91,7 @@ fn models_of_all_families_stand_side_by_side_with_numbers_of_their_own() {
             let loads: Vec<f64> =
                 layer["loads"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect();
             let sum: f64 = loads.iter().sum();
-            assert_eq!(sum, metrics["tokens"].as_f64().unwrap() * k as f64);
+            assert_eq!(sum as u64, metrics["tokens"].as_u64().unwrap() * k);
             seen += loads.iter().filter(|n| **n > 0.0).count() as f64;
             let parts = loads.iter().map(|n| n / sum).filter(|p| *p > 0.0);
             entropy += parts.map(|p| -p * p.ln()).sum::<f64>() / (e as f64).ln();

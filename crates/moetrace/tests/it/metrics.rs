@@ -90,7 +90,7 @@ fn column(table: &Path, name: &str) -> Vec<f64> {
     let file = std::fs::File::open(table).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let numbers = |batch: RecordBatch| -> Vec<f64> {
-        let column = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+        let column = batch.column_by_name(name).unwrap();
         let column = cast(column, &DataType::Float64).unwrap();
         column.as_primitive::<Float64Type>().iter().map(|n| n.unwrap_or(f64::NAN)).collect()
     };
