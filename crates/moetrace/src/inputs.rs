@@ -67,7 +67,7 @@ impl Inputs {
     /// Refuses texts without the column that is asked for, and texts that a model without a tokenizer cannot take: for
     /// such a model they are read twice, so that its weights are not downloaded for nothing.
     fn check_texts(&self, args: &CollectArgs) -> Result<(), Failure> {
-        self.sources.iter().try_for_each(|source| source.check_column())?;
+        self.sources.iter().try_for_each(SourceSpec::check_column)?;
         if self.missing_weights().is_some() && open_tokenizer(&self.model)?.is_none() {
             moetrace_corpus::plan(&self.sources, None, &corpus_settings(args), &mut |_| {})?;
         }
