@@ -158,6 +158,21 @@ mod tests {
         cluster(&counts, &[12; 6], 3).unwrap()
     }
 
+    /// The example of docs/metrics.md.
+    #[test]
+    fn three_experts_by_hand() {
+        let clustering = cluster(&[8, 5, 3], &[9, 9, 6], 2).unwrap();
+        let near =
+            |found: f64, expected: f64| assert!((found - expected).abs() < 5e-4, "{found}, {expected}");
+        let [first, second] = clustering.mergers[..] else { panic!("two mergers of three experts") };
+        assert_eq!(first.clusters, [0, 1]);
+        near(first.distance, 0.2);
+        near(second.distance, 0.625);
+        near(clustering.cophenetic_correlation.unwrap(), 0.891);
+        let [two] = clustering.silhouettes[..] else { panic!("one cut") };
+        near(two.mean, 0.444);
+    }
+
     #[test]
     fn two_groups_of_friends_are_found_and_their_leaves_lie_together() {
         let clustering = two_groups();

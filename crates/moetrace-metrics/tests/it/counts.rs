@@ -162,3 +162,33 @@ proptest! {
         }
     }
 }
+
+/// A text of one layer whose tokens choose these experts with these weights.
+fn told(k: usize, tokens: &[(&[u16], &[f32])]) -> Text {
+    let mut text = constant_text("a", 0, tokens.len(), 1, &vec![0; k]);
+    for (choice, (experts, weights)) in text.choices[0].iter_mut().zip(tokens) {
+        (choice.experts, choice.weights) = (experts.to_vec(), weights.to_vec());
+    }
+    text
+}
+
+/// The examples of docs/metrics.md.
+#[test]
+fn one_layer_and_its_esft_scores_by_hand() {
+    let near = |found: f64, expected: f64| assert!((found - expected).abs() < 5e-4, "{found}, {expected}");
+    let chosen = [0u16, 1, 0, 2, 0, 1, 2, 0].map(|id| [id]);
+    let tokens: Vec<(&[u16], &[f32])> = chosen.iter().map(|id| (&id[..], &[0.5f32][..])).collect();
+    let report = fold(&geometry(4, 1, 1), &[told(1, &tokens)], &ALL_ROWS).report();
+    let layer = &report.layers[0];
+    assert_eq!((layer.loads.as_slice(), layer.coverage), (&[4, 2, 2, 0][..], 0.75));
+    assert_eq!((layer.load_entropy_bits, layer.max_vio, layer.gini), (1.5, 1.0, 0.375));
+    near(layer.effective_experts, 2.828);
+    near(layer.cv, 0.707);
+
+    let tokens: [(&[u16], &[f32]); 2] = [(&[0, 1], &[0.6, 0.3]), (&[0, 2], &[0.5, 0.4])];
+    let report = fold(&geometry(3, 2, 1), &[told(2, &tokens)], &ALL_ROWS).report();
+    let esft = &report.layers[0].esft;
+    assert_eq!(esft.token_ratio, [0.5, 0.25, 0.25]);
+    let scores = esft.gate_score.as_ref().unwrap();
+    scores.iter().zip([0.55, 0.15, 0.2]).for_each(|(found, expected)| near(*found, expected));
+}
