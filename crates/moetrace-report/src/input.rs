@@ -22,6 +22,30 @@ pub struct ReportInput<'a> {
     pub fidelity: Option<&'a FidelityReport>,
 }
 
+impl<'a> ReportInput<'a> {
+    /// The runs, each with what tells its lines from another's: nothing where there is one.
+    pub(crate) fn lettered(&self) -> Vec<(&'static str, &'a ReportedRun)> {
+        match self.other {
+            Some(other) => vec![("A: ", self.run), ("B: ", other)],
+            None => vec![("", self.run)],
+        }
+    }
+
+    /// What to put before a line of the first run.
+    pub(crate) fn letter(&self) -> &'static str {
+        if self.other.is_some() { "A: " } else { "" }
+    }
+
+    /// A text of each run, said once where it is the same.
+    pub(crate) fn each(&self, text: impl Fn(&ReportedRun) -> String) -> String {
+        let first = text(self.run);
+        match self.other.map(&text).filter(|other| *other != first) {
+            Some(other) => format!("A: {first}, B: {other}"),
+            None => first,
+        }
+    }
+}
+
 /// A run's numbers and where they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportedRun {

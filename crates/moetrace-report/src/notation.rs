@@ -18,10 +18,12 @@ pub(crate) enum Notation {
 }
 
 impl Notation {
-    /// Which one a vocabulary is in: more entries begin with its sign for a space than with the other's.
+    /// Which one a vocabulary is in: more entries begin with its sign for a space than with the other's. Texts without
+    /// spaces, as Chinese ones, have neither sign: then entries are bytes if they are so throughout, and make characters.
     pub(crate) fn of(tokens: &BTreeMap<u32, String>) -> Self {
         let begin = |sign: char| tokens.values().filter(|token| token.starts_with(sign)).count();
         match (begin('Ġ'), begin('▁')) {
+            (0, 0) if are_bytes(tokens.values().map(String::as_str)) => Self::Bytes,
             (0, 0) => Self::Plain,
             (bytes, spaces) if bytes > spaces => Self::Bytes,
             _ => Self::Spaces,
@@ -65,6 +67,16 @@ fn byte(c: char) -> Option<u8> {
     }
 }
 
+/// Whether all entries but special ones are of characters that stand for bytes, and some are text beyond ASCII that way.
+/// Letters such as é stand for bytes too, but no such letter alone is UTF-8.
+fn are_bytes<'a>(tokens: impl Iterator<Item = &'a str>) -> bool {
+    let is_special = |token: &&str| token.starts_with('<') && token.ends_with('>');
+    let bytes: Option<Vec<Vec<u8>>> =
+        tokens.filter(|token| !is_special(token)).map(|token| token.chars().map(byte).collect()).collect();
+    let is_text = |bytes: &Vec<u8>| !bytes.is_ascii() && std::str::from_utf8(bytes).is_ok();
+    bytes.is_some_and(|entries| entries.iter().any(is_text))
+}
+
 /// The byte of `<0x0A>`.
 fn named_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
@@ -87,6 +99,14 @@ mod tests {
         assert_eq!(text, [" the", "\n  ", "一", "，", "[E5 A4]", "[AD E9]", "plain"]);
         // No byte is written like this.
         assert_eq!(bytes.text("<｜begin▁of▁sentence｜>"), "<｜begin▁of▁sentence｜>");
+    }
+
+    #[test]
+    fn without_a_sign_for_spaces_bytes_are_known_by_the_characters_that_they_make() {
+        assert_eq!(notation(&["ï¼Į", "ä¸Ģ", "å¤", "7", "<｜end▁of▁sentence｜>"]), Notation::Bytes);
+        assert_eq!(notation(&["，", "一", "7"]), Notation::Plain);
+        assert_eq!(notation(&["été", "są", "7"]), Notation::Plain);
+        assert_eq!(notation(&["ï¼Į", "一"]), Notation::Plain);
     }
 
     #[test]

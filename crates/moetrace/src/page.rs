@@ -82,12 +82,11 @@ fn reported(folder: &RunFolder, manifest: &Manifest, report: FullReport) -> Resu
 fn facts(manifest: &Manifest) -> Vec<Fact> {
     let (m, g) = (&manifest.model, &manifest.geometry);
     let unknown = || "not recorded".to_owned();
-    let millions = |n: u64| format!("{} million", show::thousands(n.div_ceil(1_000_000)));
     let mut facts = vec![
         Fact::new("model", &m.name),
         Fact::new("family", &m.family),
-        Fact::new("parameters", m.total_parameters.map_or_else(unknown, millions)),
-        Fact::new("met by one token", m.active_parameters.map_or_else(unknown, millions)),
+        Fact::new("parameters", m.total_parameters.map_or_else(unknown, show::parameters)),
+        Fact::new("met by one token", m.active_parameters.map_or_else(unknown, show::parameters)),
         Fact::new(
             "experts",
             format!("{} of {} a token, {} routed layers", g.chosen, g.experts, g.layers.len()),

@@ -29,12 +29,12 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
         table: Some(table(input)),
     };
     let lead = "Is every expert, and every pair of experts, used at all?".into();
-    let blocks = std::iter::once(block).chain(curve(&input.run.metrics)).collect();
+    let blocks = std::iter::once(block).chain(curve(&input.run.metrics, input.letter())).collect();
     Section { id: "coverage", title: "Coverage", lead, blocks }
 }
 
 /// How soon experts come into use; nothing where no token was counted.
-fn curve(metrics: &MetricsReport) -> Option<Block> {
+fn curve(metrics: &MetricsReport, letter: &str) -> Option<Block> {
     let layers = &metrics.layers;
     let points = &layers.first()?.coverage_curve.tokens;
     let experts = metrics.experts.max(1) as f64;
@@ -53,8 +53,8 @@ fn curve(metrics: &MetricsReport) -> Option<Block> {
         points: points.iter().map(|p| p.drawn as f64).collect(),
         x_log: true,
         series: vec![
-            Series::new("mean over layers", (0..points.len()).map(mean)),
-            Series::new("the layer with least", (0..points.len()).map(least)),
+            Series::new(format!("{letter}mean over layers"), (0..points.len()).map(mean)),
+            Series::new(format!("{letter}the layer with least"), (0..points.len()).map(least)),
         ],
         references: vec![Reference {
             name: "if all experts are alike".into(),

@@ -12,7 +12,7 @@ use crate::text::{counted, percent, significant};
 /// Absent where no layer has another behind it.
 pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
     let report = input.run.cross_layer.as_ref().filter(|r| !r.links.is_empty())?;
-    let mut blocks = vec![information(report)];
+    let mut blocks = vec![information(report, input.letter())];
     blocks.extend(affinity(report));
     let compared = report.links.iter().find_map(|l| l.null).map_or_else(String::new, |null| {
         format!(
@@ -27,9 +27,9 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
     Some(Section { id: "layers", title: "Across layers", lead, blocks })
 }
 
-fn information(report: &CrossLayerReport) -> Block {
+fn information(report: &CrossLayerReport, letter: &str) -> Block {
     let of = |name: &str, value: fn(&LayerLink) -> Option<f64>| Series {
-        name: name.to_owned(),
+        name: format!("{letter}{name}"),
         values: report.links.iter().map(value).collect(),
     };
     let chart = LineChart {

@@ -14,10 +14,7 @@ pub(crate) struct Depth<'a> {
 
 impl<'a> Depth<'a> {
     pub(crate) fn new(input: &ReportInput<'a>) -> Self {
-        let mut runs = vec![("", input.run)];
-        if let Some(other) = input.other {
-            runs = vec![("A: ", input.run), ("B: ", other)];
-        }
+        let runs = input.lettered();
         let of = |run: &ReportedRun| run.metrics.layers.iter().map(|l| l.layer).collect::<Vec<u16>>();
         let mut layers: Vec<u16> = runs.iter().flat_map(|(_, run)| of(run)).collect();
         layers.sort_unstable();

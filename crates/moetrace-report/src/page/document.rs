@@ -23,7 +23,7 @@ pub fn page(input: &ReportInput<'_>) -> Result<String, serde_json::Error> {
         sections.iter().flat_map(Section::heat_maps).map(|map| (map.name, map.island())).collect();
     let data = island::json(&serde_json::json!({ "maps": maps, "cards": super::cards::island(input) }))?;
     let style = style();
-    let title = format!("Routing of {}", super::overview::shown_name(&input.run.model));
+    let title = super::overview::title(input);
     let document = html! {
         (DOCTYPE)
         html lang="en" {

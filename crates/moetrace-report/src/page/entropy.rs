@@ -16,16 +16,14 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
     let mut chart = depth.chart("entropy", label, "part of the maximum", series);
     chart.references = vec![Reference { name: "maximum".into(), values: vec![1.0] }];
     chart.y_high = Some(1.0);
-    let m = &input.run.metrics;
     let block = Block {
         heading: "Entropy over depth".into(),
         how: format!(
-            "Loads: near 1 if all experts are used alike over the run (maximum {} bits). Router's softmax: near 1 if \
-             the router hardly prefers any expert for a token, near 0 if it is sure. Chosen weights: near 1 if the {} \
-             chosen experts weigh the same (maximum {} bits).",
-            significant((m.experts as f64).log2()),
-            m.chosen,
-            significant((m.chosen as f64).log2()),
+            "Loads: near 1 if all experts are used alike over the run (maximum, in bits, {}). Router's softmax: near 1 if \
+             the router hardly prefers any expert for a token, near 0 if it is sure (the same maximum). Chosen weights: \
+             near 1 if a token's chosen experts weigh the same (maximum {}).",
+            input.each(|run| significant((run.metrics.experts as f64).log2())),
+            input.each(|run| significant((run.metrics.chosen as f64).log2())),
         ),
         drawing: Drawing::Chart(chart.draw()),
         table: Some(table(input)),

@@ -241,7 +241,7 @@ fn rates(run: &ReportedRun, report: &GroupsReport, kind: &Kind) -> Block {
     Block {
         heading: format!("How often each {} uses each expert", kind.one),
         how: format!(
-            "Pale: the {} uses the expert as often as all {} together do. Orange: more often, blue: less often. Experts \
+            "Without colour: the {} uses the expert as often as all {} together do. Orange: more often, blue: less often. Experts \
              with few tokens vary by chance; the count is read out with each cell.{left_out}{without}",
             kind.one, kind.many
         ),

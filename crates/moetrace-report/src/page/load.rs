@@ -23,7 +23,7 @@ fn block(name: &'static str, prefix: &str, metrics: &MetricsReport) -> Block {
     Block {
         heading: format!("{prefix}Load of each expert in each layer"),
         how: format!(
-            "One row a layer, one cell an expert. Pale is the load that all {} experts would share alike ({} of {} \
+            "One row a layer, one cell an expert. Without colour is the load that all {} experts would share alike ({} of {} \
              tokens choose each), orange is more, blue is less; a step of the scale doubles or halves it.",
             metrics.experts, metrics.chosen, metrics.experts
         ),

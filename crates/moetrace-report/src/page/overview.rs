@@ -17,6 +17,15 @@ pub(crate) fn shown_name(name: &str) -> String {
     visible(name, NAME)
 }
 
+/// The models that the page is about.
+pub(crate) fn title(input: &ReportInput<'_>) -> String {
+    let first = shown_name(&input.run.model);
+    match input.other.map(|other| shown_name(&other.model)).filter(|other| *other != first) {
+        Some(other) => format!("Routing of {first} and {other}"),
+        None => format!("Routing of {first}"),
+    }
+}
+
 /// The line below the title.
 pub(crate) fn subtitle(input: &ReportInput<'_>) -> String {
     let of = |run: &ReportedRun| {
@@ -32,22 +41,22 @@ pub(crate) fn subtitle(input: &ReportInput<'_>) -> String {
         )
     };
     match input.other {
-        Some(other) => format!("A  {} — B  {}, model {}", of(input.run), of(other), shown_name(&other.model)),
+        Some(other) => format!("A  {} — B  {}", of(input.run), of(other)),
         None => of(input.run),
     }
 }
 
 pub(crate) fn section(input: &ReportInput<'_>) -> Section {
     let runs: Vec<&ReportedRun> = std::iter::once(input.run).chain(input.other).collect();
-    let m = &input.run.metrics;
     let lead = format!(
         "A mixture-of-experts model has, in some of its layers, many small networks instead of a large one: the experts. A \
-         router picks a few of them for every token: here {} of {} in each of {}. This page shows which ones it picked, \
+         router picks a few of them for every token: here {}. This page shows which ones it picked, \
          layer by layer, over the texts named below: how evenly they are used, what they specialise in, and how \
          predictable the choice is. The words are explained under Terms, at the end.",
-        m.chosen,
-        m.experts,
-        counted(m.layers.len() as u64, "layer"),
+        input.each(|run| {
+            let m = &run.metrics;
+            format!("{} of {} in each of {}", m.chosen, m.experts, counted(m.layers.len() as u64, "layer"))
+        }),
     );
     let mut blocks = vec![Block {
         heading: String::new(),

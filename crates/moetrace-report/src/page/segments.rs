@@ -20,26 +20,35 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
         counted(report.subset_tokens, "token"),
         counted(report.subset_samples, "text"),
     );
-    let blocks = vec![predictability(input, &lengths), cache(report, &lengths)];
+    let blocks = vec![predictability(input, &lengths), cache(input, report, &lengths)];
     Some(Section { id: "segments", title: "Segments", lead, blocks })
 }
 
 fn predictability(input: &ReportInput<'_>, lengths: &[&OverallSegments]) -> Block {
-    let mut series = vec![
-        Series::new(
-            if input.other.is_some() { "A: SRP" } else { "SRP" },
-            lengths.iter().map(|s| s.pooled.srp),
-        ),
-        Series {
-            name: "tokens shuffled".into(),
-            values: lengths.iter().map(|s| s.shuffled.map(|v| v.mean)).collect(),
-        },
-    ];
-    if let Some(other) = input.other.and_then(|other| other.segments.as_ref()) {
-        let of = |s: &&OverallSegments| {
-            other.overall.iter().find(|o| o.length == s.length && o.segments > 0).map(|o| o.pooled.srp)
+    let (mut series, mut references) = (Vec::new(), Vec::<Reference>::new());
+    for (letter, run) in input.lettered() {
+        let Some(report) = &run.segments else { continue };
+        let of = |value: &dyn Fn(&OverallSegments) -> Option<f64>| -> Vec<Option<f64>> {
+            let same = |s: &&OverallSegments| {
+                report.overall.iter().find(|own| own.length == s.length && own.segments > 0).and_then(value)
+            };
+            lengths.iter().map(same).collect()
         };
-        series.push(Series { name: "B: SRP".into(), values: lengths.iter().map(of).collect() });
+        let line = |name: &str, values| Series { name: format!("{letter}{name}"), values };
+        series.push(line("SRP", of(&|s| Some(s.pooled.srp))));
+        series.push(line("tokens shuffled", of(&|s| s.shuffled.map(|v| v.mean))));
+        // Chance is that of a run's own K and E.
+        let expected = |s: &&OverallSegments| {
+            report.overall.iter().find(|own| own.length == s.length).map_or(0.0, |own| own.expected)
+        };
+        let values = lengths.iter().map(expected).collect();
+        let reference = Reference { name: format!("{letter}at random"), values };
+        if references.iter().all(|other| other.values != reference.values) {
+            references.push(reference);
+        }
+    }
+    if let [one] = references.as_mut_slice() {
+        one.name = "at random".into();
     }
     let chart = LineChart {
         name: "segments".into(),
@@ -50,10 +59,7 @@ fn predictability(input: &ReportInput<'_>, lengths: &[&OverallSegments]) -> Bloc
         points: lengths.iter().map(|s| s.length as f64).collect(),
         x_log: true,
         series,
-        references: vec![Reference {
-            name: "at random".into(),
-            values: lengths.iter().map(|s| s.expected).collect(),
-        }],
+        references,
         y_high: Some(1.0),
     };
     let row = |s: &&OverallSegments| {
@@ -80,7 +86,7 @@ fn predictability(input: &ReportInput<'_>, lengths: &[&OverallSegments]) -> Bloc
     }
 }
 
-fn cache(report: &SegmentReport, lengths: &[&OverallSegments]) -> Block {
+fn cache(input: &ReportInput<'_>, report: &SegmentReport, lengths: &[&OverallSegments]) -> Block {
     let mut ratios: Vec<f64> = lengths.iter().flat_map(|s| s.caches.iter().map(|c| c.ratio)).collect();
     ratios.sort_by(f64::total_cmp);
     ratios.dedup();
@@ -88,7 +94,7 @@ fn cache(report: &SegmentReport, lengths: &[&OverallSegments]) -> Block {
         s.caches.iter().find(|c| (c.ratio - ratio).abs() < 1e-9).map(|c: &OverallCache| c.hit_rate.mean)
     };
     let series = lengths.iter().map(|s| Series {
-        name: format!("segments of {}", s.length),
+        name: format!("{}segments of {}", input.letter(), s.length),
         values: ratios.iter().map(|&ratio| at(s, ratio)).collect(),
     });
     let chart = LineChart {

@@ -12,7 +12,13 @@ use crate::text::{percent, significant};
 
 pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
     let report = input.run.temporal.as_ref()?;
-    let mut blocks = vec![reuse(input, report), lags(report), caches(report), working_sets(report)];
+    let letter = input.letter();
+    let mut blocks = vec![
+        reuse(input, report),
+        lags(report, letter),
+        caches(report, letter),
+        working_sets(report, letter),
+    ];
     blocks.extend(transitions(report));
     let lead =
         "Does a token use the experts of the token before it? Tokens are compared within their text only.";
@@ -31,8 +37,7 @@ fn reuse(input: &ReportInput<'_>, report: &TemporalReport) -> Block {
     series.extend(of("rank 1 again", |l| l.rank_1_repeats));
     let label = "Lines of the part of experts that the next token chooses again, over layers";
     let mut chart = depth.chart("reuse", label, "part of the experts", series);
-    chart.references =
-        vec![Reference { name: "at random, K / E".into(), values: vec![report.expected.reuse] }];
+    chart.references = depth.references("at random, K / E", |m| m.chosen as f64 / m.experts.max(1) as f64);
     if input.other.is_none() {
         chart.references.push(Reference {
             name: "at random with these loads".into(),
@@ -59,15 +64,17 @@ fn reuse(input: &ReportInput<'_>, report: &TemporalReport) -> Block {
     ];
     Block {
         heading: "Reuse over depth".into(),
-        how: "The part of a token's experts that the token before chose too. The dashed lines are what independent \
-              tokens would give: with all experts alike, and with each layer's own loads."
-            .into(),
+        how: format!(
+            "The part of a token's experts that the token before chose too. The dashed lines are what independent tokens \
+             would give: with all experts alike{}.",
+            if input.other.is_none() { ", and with each layer's own loads" } else { "" }
+        ),
         drawing: Drawing::Chart(chart.draw()),
         table: Some(Table::new("reuse of each layer", &header, report.layers.iter().map(row).collect())),
     }
 }
 
-fn lags(report: &TemporalReport) -> Block {
+fn lags(report: &TemporalReport, letter: &str) -> Block {
     let lags = &report.overall.lag_reuse;
     let chart = LineChart {
         name: "lags".into(),
@@ -77,7 +84,7 @@ fn lags(report: &TemporalReport) -> Block {
         point: "tokens apart:".into(),
         points: (1..=lags.len()).map(|lag| lag as f64).collect(),
         x_log: true,
-        series: vec![Series::new("mean over layers", lags.iter().copied())],
+        series: vec![Series::new(format!("{letter}mean over layers"), lags.iter().copied())],
         references: vec![
             Reference { name: "at random, K / E".into(), values: vec![report.expected.reuse] },
             Reference {
@@ -98,7 +105,7 @@ fn lags(report: &TemporalReport) -> Block {
 }
 
 /// Least-recently-used hit rates at every size, from the distances of all layers.
-fn caches(report: &TemporalReport) -> Block {
+fn caches(report: &TemporalReport, letter: &str) -> Block {
     let lookups: u64 = report.layers.iter().map(|l| l.lru.lookups).sum();
     let mut hits = 0;
     let rates = (0..report.experts).map(|size| {
@@ -113,7 +120,7 @@ fn caches(report: &TemporalReport) -> Block {
         point: "experts held:".into(),
         points: (1..=report.experts).map(|size| size as f64).collect(),
         x_log: false,
-        series: vec![Series::new("all layers", rates)],
+        series: vec![Series::new(format!("{letter}all layers"), rates)],
         references: Vec::new(),
         y_high: Some(1.0),
     };
@@ -135,7 +142,7 @@ fn caches(report: &TemporalReport) -> Block {
     }
 }
 
-fn working_sets(report: &TemporalReport) -> Block {
+fn working_sets(report: &TemporalReport, letter: &str) -> Block {
     // No text may be as long as the longest windows.
     let seen = |i: usize| report.layers.iter().any(|l| l.working_sets.get(i).is_some_and(|w| w.windows > 0));
     let means = report.overall.working_sets.iter().enumerate();
@@ -148,7 +155,7 @@ fn working_sets(report: &TemporalReport) -> Block {
         point: "window of".into(),
         points: WORKING_SET_WINDOWS.iter().map(|&w| w as f64).collect(),
         x_log: true,
-        series: vec![Series { name: "mean over layers".into(), values }],
+        series: vec![Series { name: format!("{letter}mean over layers"), values }],
         references: vec![Reference {
             name: "at random".into(),
             values: report.expected.working_sets.clone(),

@@ -73,9 +73,34 @@ impl LayerRules<'_> {
         let most = (e as f32).log2() * (1.0 + f32::EPSILON);
         within(FaultKind::GateEntropy, "gate entropy", planes.gate_entropy, most, tell);
         check_certainty(planes, k, tell);
+        if self.weight_sum == WeightSum::Softmax {
+            self.check_softmax(planes, tell);
+        }
         within(FaultKind::SharedGate, "gate of the shared expert", planes.shared_gate, 1.0, tell);
         for (row, logits) in planes.logits.unwrap_or_default().chunks_exact(e).enumerate() {
             check_logits(logits, planes, row, k, self.scores, tell);
+        }
+    }
+
+    /// All scores of a softmax sum up to 1, and none that was not chosen is above the K-th less the margin. Weights that
+    /// are too small for that were lost, which a sum alone does not show where the first ones are large.
+    fn check_softmax(&self, planes: &RoutingPlanes<'_>, tell: &mut Tell<'_>) {
+        let (Some(weights), Some(margins)) = (planes.weights, planes.margins) else { return };
+        let (k, others) = (self.geometry.chosen(), (self.geometry.experts() - self.geometry.chosen()) as f32);
+        let (least, _) = self.weight_sum.range(self.geometry);
+        for (row, (weights, margin)) in weights.chunks_exact(k).zip(margins).enumerate() {
+            let (sum, last) = (weights.iter().sum::<f32>(), weights[k - 1]);
+            let rest = others * (last - margin).max(0.0);
+            // Last weight and margin are rounded each by itself, to bf16 at worst, and so the difference by parts of them.
+            let tolerance = 2.0 * SUM_TOLERANCE + others * last * SUM_TOLERANCE;
+            // A sum or a margin that cannot be at all has been told.
+            if sum >= least && (0.0..=1.0).contains(margin) && sum + rest < 1.0 - tolerance {
+                tell(FaultKind::WeightSum, row, &|| {
+                    format!(
+                        "the weights sum up to {sum}, and all other scores to {rest} at most, expected 1 together"
+                    )
+                });
+            }
         }
     }
 
@@ -170,6 +195,19 @@ mod tests {
         });
         let what = "the gate entropy is 0, though the second weight is 0.25".to_owned();
         assert_eq!(faults, [(FaultKind::GateEntropy, 1, what)]);
+    }
+
+    #[test]
+    fn weights_that_leave_too_little_for_a_softmax_were_lost() {
+        let of = |margins| {
+            let weights = Some(&[0.6, 0.0, 0.5, 0.25][..]);
+            told(RoutingPlanes { weights, margins: Some(margins), ..RoutingPlanes::default() })
+        };
+        let what =
+            "the weights sum up to 0.6, and all other scores to 0 at most, expected 1 together".to_owned();
+        assert_eq!(of(&[0.0, 0.125]), [(FaultKind::WeightSum, 0, what)]);
+        // With a larger margin two others cannot make up for the last quarter.
+        assert_eq!(of(&[0.0, 0.2]).iter().map(|fault| fault.1).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]

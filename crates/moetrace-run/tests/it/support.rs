@@ -104,7 +104,8 @@ impl Engine for Arithmetic {
                 let top = 0.5 + f32::from((h >> 16) as u16) / 262_144.0;
                 weights.extend([top, 0.9 - top]);
                 let poisoned = self.poison == Some(id.0) && ordinal.0 == 1;
-                margins.push(if poisoned { f32::NAN } else { top / 2.0 });
+                // So small that the other six experts of a softmax can have the tenth that is left.
+                margins.push(if poisoned { f32::NAN } else { (0.9 - top) / 2.0 });
                 entropy.push(1.0 + top);
             }
             let hidden: Vec<f32> = batch

@@ -7,7 +7,7 @@ mod tables;
 use std::path::Path;
 
 use moetrace_metrics::{FullReport, GroupBy, MetricsFamilies, MetricsSettings};
-use moetrace_run::{Manifest, ReplayHow, RunFolder, Trust, replay_families};
+use moetrace_run::{Manifest, ReplayHow, RunFolder, Trust, replay_families, texts_hash};
 
 use crate::args::{GroupByArg, MetricsArgs};
 use crate::failure::{Failure, code};
@@ -26,8 +26,9 @@ pub(crate) fn metrics(args: &MetricsArgs) -> Result<u8, Failure> {
     only_of_one(args)?;
     let mut counted = Vec::new();
     for run in &args.runs {
-        let (manifest, report) = count(args, run)?;
-        counted.push(Counted { run: run.display().to_string(), manifest, report });
+        let (manifest, committed, report) = count(args, run)?;
+        let texts_hash = texts_hash(&RunFolder::new(run), &manifest)?;
+        counted.push(Counted { run: run.display().to_string(), manifest, texts_hash, committed, report });
     }
     if args.json {
         output::print_json(&show::models_json(&counted))?;
@@ -53,7 +54,7 @@ fn only_of_one(args: &MetricsArgs) -> Result<(), Failure> {
 }
 
 fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
-    let (manifest, report) = count(args, run)?;
+    let (manifest, _, report) = count(args, run)?;
     if let Some(folder) = &args.parquet {
         tables::write(folder, &manifest, &report)?;
     }
@@ -70,7 +71,8 @@ fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, FullReport), Failure> {
+/// The report, and how many shards it is of.
+fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, usize, FullReport), Failure> {
     let Replay { folder, manifest, settings, how } = Replay::new(args, run)?;
     let core = args.core || args.esft.is_some();
     let families = if core {
@@ -80,7 +82,7 @@ fn count(args: &MetricsArgs, run: &Path) -> Result<(Manifest, FullReport), Failu
     };
     let (metrics, committed) = replay_families(&folder, &manifest, &settings, &families, !core, &how)?;
     tell_if_parted(args, run, &manifest, committed);
-    Ok((manifest, metrics.report()))
+    Ok((manifest, committed, metrics.report()))
 }
 
 /// What is counted, and how.

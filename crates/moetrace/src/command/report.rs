@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use moetrace_metrics::fidelity::{FidelityReport, FidelitySettings};
 use moetrace_report::{PngError, PngRenderer, ReportInput, ReportedRun};
-use moetrace_run::{ReplayHow, RunError, RunFolder, Trust};
+use moetrace_run::{ReplayHow, RunError, RunFolder, Trust, texts_hash};
 
 use crate::args::ReportArgs;
 use crate::failure::{Failure, code};
@@ -16,7 +16,17 @@ pub(crate) fn report(args: &ReportArgs) -> Result<u8, Failure> {
     let mut run = read(&args.run, args)?;
     let other = args.other.as_ref().map(|other| read(other, args)).transpose()?;
     let fidelity = match &args.other {
-        Some(other) => fidelity(args, other, &mut run)?,
+        Some(other) => {
+            let texts = |path: &Path| {
+                let folder = RunFolder::new(path);
+                texts_hash(&folder, &folder.manifest()?)
+            };
+            if texts(&args.run)? != texts(other)? {
+                run.notes
+                    .push("A and B are over different texts or tokens, which numbers depend on too.".into());
+            }
+            fidelity(args, other, &mut run)?
+        }
         None => None,
     };
     let input = ReportInput { run: &run, other: other.as_ref(), fidelity: fidelity.as_ref() };

@@ -87,9 +87,9 @@ pub(crate) fn groups(report: &GroupsReport) -> String {
     }
     let within = report.layers.iter().any(|layer| layer.information_within_datasets_bits.is_some());
     let information = format!("I(expert; {what})");
-    let mut header = vec!["layer", information.as_str(), "of", "by chance", "z"];
+    let mut header = vec!["layer", information.as_str(), "of"];
     header.extend(within.then_some("within data sets"));
-    header.extend(["V, corrected", "JS"]);
+    header.extend(["by chance", "z", "V, corrected", "JS"]);
     let mut layers = table(&header);
     for layer in &report.layers {
         let null = layer.null.as_ref();
@@ -97,17 +97,19 @@ pub(crate) fn groups(report: &GroupsReport) -> String {
             layer.layer.to_string(),
             format!("{:.4}", layer.mutual_information_bits),
             format!("{:.3}", layer.group_entropy_bits),
-            null.map_or_else(|| "-".into(), |n| format!("{:.4}", n.mean_bits)),
-            null.and_then(|n| n.z).map_or_else(|| "-".into(), |z| format!("{z:.1}")),
         ];
         let bits = |bits: f64| format!("{bits:.4}");
         row.extend(within.then(|| layer.information_within_datasets_bits.map_or_else(|| "-".into(), bits)));
+        row.push(null.map_or_else(|| "-".into(), |n| bits(n.mean_bits)));
+        row.push(null.and_then(|n| n.z).map_or_else(|| "-".into(), |z| format!("{z:.1}")));
         row.extend([bits(layer.cramers_v_corrected), bits(layer.jensen_shannon_bits)]);
         layers.add_row(row);
     }
+    let dealt =
+        if within { "texts dealt out at random within their data set" } else { "texts dealt out at random" };
     let _ = write!(
         text,
-        "{sizes}\n\n{layers}\n(I, its limit, what texts dealt out at random give, and JS in bits; V is Cramér's, corrected for \
+        "{sizes}\n\n{layers}\n(I, its limit, what {dealt} give, and JS in bits; V is Cramér's, corrected for \
          its bias)\n\n"
     );
     text

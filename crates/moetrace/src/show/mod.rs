@@ -22,7 +22,7 @@ pub(crate) use doctor::{examination, examined};
 pub(crate) use downloads::downloads;
 pub(crate) use exchange::exported;
 pub(crate) use families::{families, groups};
-pub(crate) use models::{Counted, model_facts, models, models_json};
+pub(crate) use models::{Counted, model_facts, models, models_json, parameters};
 pub(crate) use placement::gpu_json;
 pub(crate) use plan::{Estimate, model_json, model_plan, plan, settings};
 pub(crate) use report::{glance, layers, summary};
@@ -35,7 +35,11 @@ pub(crate) use verify::{verification, verified};
 
 /// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
 fn word(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    // Marks and overrides of direction, separators of lines and characters without a shape are no control characters.
+    let is_unseen = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let escaped = |c: char| {
+        if c.is_control() || is_unseen(c) { c.escape_default().to_string() } else { c.to_string() }
+    };
     text.chars().map(escaped).collect()
 }
 

@@ -66,6 +66,10 @@ pub(crate) fn summary(report: &MetricsReport) -> String {
     out
 }
 
+fn traces(n: u64) -> String {
+    if n == 1 { "1 trace".to_owned() } else { format!("{} traces", thousands(n)) }
+}
+
 fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
     let (o, g) = (&report.overall, &report.guide);
     let e = report.experts;
@@ -111,8 +115,8 @@ fn write_summary(out: &mut String, report: &MetricsReport) -> std::fmt::Result {
         out,
         "total",
         &format!(
-            "{} traces (texts), {} tokens counted{}, {}",
-            thousands(report.samples),
+            "{} (texts), {} tokens counted{}, {}",
+            traces(report.samples),
             thousands(report.tokens),
             if report.bos_excluded > 0 {
                 format!(" ({} BOS tokens recorded but not counted)", thousands(report.bos_excluded))

@@ -120,9 +120,51 @@ fn the_page_of_two_families_compares_their_models_and_not_their_experts() {
     succeeds(&args);
     let page = fs::read_to_string(&page).unwrap();
     assert!(page.contains("<section id=\"models\""));
-    for part in ["deepseek_small", "mixtral_small", "6 of 16", "2 of 8"] {
+    for part in [
+        "Routing of deepseek_small and mixtral_small",
+        "A: 6 of 16 in each of 3 layers, B: 2 of 8 in each of 3 layers",
+        // 2 of 8 reach less by chance than 6 of 16: each run has a line of chance of its own.
+        "A: at random, K / E",
+        "B: at random, K / E",
+        "A: pairs if chosen at random",
+        "B: tokens shuffled",
+        "B: at random",
+        "in bits, A: 4.00, B: 3.00",
+    ] {
         assert!(page.contains(part), "{part}");
     }
+    assert!(!page.contains("over different texts"), "both are over the same");
     assert!(!page.contains("<section id=\"fidelity\""), "choices of other experts cannot agree");
     assert_eq!(json(&Path::new(&runs[2]).join("manifest.json"))["geometry"]["experts"], 8);
+}
+
+/// As many tokens say nothing: all texts may be cut at the same length.
+#[test]
+fn other_texts_of_as_many_tokens_are_told_and_other_shards_of_the_same_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        |i: usize| format!("{}\n", "a tale of so many words that it is cut off somewhere ".repeat(3 + i));
+    fs::write(dir.path().join("texts.txt"), (0..40).map(text).collect::<String>()).unwrap();
+    let texts = dir.path().join("texts.txt").display().to_string();
+    let run = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name).display().to_string();
+        let args = ["collect", "--quiet", "--dataset", &texts, "--traces", "8", "--max-length", "16"];
+        succeeds(&[&args[..], &["--out", &out], more].concat());
+        out
+    };
+    let (a, b) = (run("a", &[]), run("b", &["--shard-tokens", "30"]));
+    let other = run("other", &["--seed", "7"]);
+    let read = |pair: [&str; 2]| -> (String, Value) {
+        let text = succeeds(&[&["metrics", "--core"], &pair[..]].concat());
+        let json = succeeds(&[&["metrics", "--core", "--json"], &pair[..]].concat());
+        (text, serde_json::from_str(&json).unwrap())
+    };
+    let (text, same) = read([&a, &b]);
+    assert!(!text.contains("different texts") && same[0]["texts_hash"] == same[1]["texts_hash"], "{text}");
+    let (text, parted) = read([&a, &other]);
+    assert_eq!(parted[0]["metrics"]["tokens"], parted[1]["metrics"]["tokens"]);
+    assert!(text.contains("different texts") && parted[0]["texts_hash"] != parted[1]["texts_hash"], "{text}");
+    let page = dir.path().join("page.html").display().to_string();
+    succeeds(&["report", &a, &other, "--out", &page]);
+    assert!(fs::read_to_string(&page).unwrap().contains("A and B are over different texts"));
 }

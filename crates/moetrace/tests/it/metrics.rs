@@ -234,7 +234,7 @@ fn counts_are_those_of_the_report_printed_or_written() {
     let text = succeeds(&["metrics", run, "--counts", "--parquet", folder.to_str().unwrap()]);
     assert!(text.contains("above zero"), "{text}");
     let written: Vec<bool> =
-        ["loads", "pairs", "transitions"].map(|n| folder.join(format!("{n}.parquet")).is_file()).into();
+        ["loads", "pair-counts", "transitions"].map(|n| folder.join(format!("{n}.parquet")).is_file()).into();
     assert_eq!(written, [true; 3]);
 }
 

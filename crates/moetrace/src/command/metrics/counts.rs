@@ -2,18 +2,25 @@
 
 use std::path::Path;
 
-use moetrace_metrics::LayerCounts;
-use moetrace_run::replay_counts;
+use moetrace_metrics::{LayerCounts, MetricsError};
+use moetrace_run::{RunError, replay_counts};
 
 use super::{Replay, tables, tell_if_parted};
 use crate::args::MetricsArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use crate::{output, show};
 
 /// Counts loads, pairs and transitions of every committed shard, writes them and prints them, or how many there are.
 pub(super) fn counts(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
     let Replay { folder, manifest, settings, how } = Replay::new(args, run)?;
-    let (counts, committed) = replay_counts(&folder, &manifest, &settings, &how)?;
+    let counted = replay_counts(&folder, &manifest, &settings, &how);
+    let (counts, committed) = counted.map_err(|error| match error {
+        RunError::Metrics(error @ MetricsError::ManyExperts { .. }) => {
+            let help = format!("leave --counts out: {} metrics {}", show::program(), run.display());
+            Failure::new(code::USAGE, "E-USAGE", error.to_string(), help)
+        }
+        error => error.into(),
+    })?;
     tell_if_parted(args, run, &manifest, committed);
     let report = counts.report();
     if let Some(folder) = &args.parquet {

@@ -11,7 +11,7 @@ use crate::output;
 
 /// Prints the configuration, from scores pooled over all tokens as ESFT's published summaries are.
 pub(super) fn esft(args: &MetricsArgs, run: &Path, part: f64) -> Result<u8, Failure> {
-    let (_, report) = count(args, run)?;
+    let (_, _, report) = count(args, run)?;
     let scores = |scores: &EsftScores| match args.esft_score {
         EsftScoreArg::Gate => scores.gate_score.clone(),
         EsftScoreArg::Token => Some(scores.token_ratio.clone()),

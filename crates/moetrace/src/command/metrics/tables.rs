@@ -7,11 +7,18 @@ use moetrace_run::{Manifest, RunError, RunFolder};
 use moetrace_trace::{NumberColumn, TraceSettings, write_numbers};
 
 use crate::failure::{Failure, code};
+use crate::output;
 
 type Columns = Vec<(&'static str, NumberColumn)>;
 
 /// Writes the three tables of a report into `folder`; files of these names are replaced.
 pub(crate) fn write(folder: &Path, manifest: &Manifest, report: &FullReport) -> Result<(), Failure> {
+    if report.coactivation.as_ref().is_some_and(|c| c.layers.iter().all(|layer| layer.pair_counts.is_empty()))
+    {
+        output::tell(
+            "note: pairs.parquet has no rows: pairs of more than 128 experts are written by --counts",
+        );
+    }
     let tables = [("experts", experts(report)), ("pairs", of_pairs(report)), ("layers", layers(report))];
     write_tables(folder, manifest, tables)
 }
@@ -43,8 +50,8 @@ pub(crate) fn write_counts(
     let pairs = layers.iter().flat_map(|l| each(l.layer, low_high().collect(), &l.pairs)).collect();
     let next = layers.iter().flat_map(|l| each(l.layer, from_to().collect(), &l.transitions)).collect();
     let tables = [
-        ("loads", of(["expert", "tokens", ""], loads)),
-        ("pairs", of(["expert_a", "expert_b", "tokens"], pairs)),
+        ("loads", of(["expert", "load", ""], loads)),
+        ("pair-counts", of(["expert_a", "expert_b", "both"], pairs)),
         ("transitions", of(["from", "to", "tokens"], next)),
     ];
     write_tables(folder, manifest, tables)
