@@ -16,8 +16,8 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Option<Section> {
                  what another token of the same text tells. Active: parameters that one token meets. \
                  Weights: bytes, as the run holds them."
         .into();
-    let lead = "How do the two models, or the two ways to run one, differ? Where lines are named A and B a chart shows both; everything \
-                else is of A."
+    let lead = "How do the two models, or the two ways to run one, differ? Lines and maps named B are of B; everything else is \
+                of A."
         .into();
     Some(Section { id: "models", title: "Models", lead, blocks: vec![block] })
 }
