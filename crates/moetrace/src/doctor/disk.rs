@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use moetrace_hub::free_bytes;
+use moetrace_run::{RunError, RunFolder};
 
 use super::model::Looked;
 use super::{Check, State};
@@ -58,7 +59,12 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             id: "hub-cache",
             folder,
             bytes: model.missing,
-            of: format!("{} to download", bytes(model.missing)),
+            // Nothing, or not known.
+            of: if model.missing == 0 {
+                String::new()
+            } else {
+                format!("{} to download", bytes(model.missing))
+            },
             unwritable: State::Fails,
             short: State::Fails,
             fix: LARGER_CACHE,
@@ -99,6 +105,9 @@ fn out(args: &CollectArgs, hub_cache: Option<&Path>, model: &Looked) -> Check {
     // Texts are shorter than the most as a rule, and those that come with moetrace are few.
     let short = if args.model.is_some() { State::Fails } else { State::Note };
     let bytes = most.saturating_add(download);
+    if let Err(error @ RunError::ForeignFolder { .. }) = RunFolder::new(folder).check_own() {
+        return Check::refused("out", &error.into());
+    }
     check(&Need { id: "out", folder, bytes, of, unwritable, short, fix })
 }
 

@@ -45,7 +45,7 @@ pub(super) fn ask(offline: bool, is_named: bool) -> Asked {
             let source = client.settings().token.as_ref().map(|token| token.source().to_owned());
             lines(&endpoint, source.as_deref(), who(client), missing)
         }
-        Err(failure) => refused(&failure),
+        Err(failure) => refused(&failure, missing),
     }
 }
 
@@ -112,14 +112,15 @@ fn offline_lines(by_flag: bool) -> Asked {
     Asked { is_reachable: false, checks }
 }
 
-/// What the environment sets cannot be.
-fn refused(why: &Failure) -> Asked {
+/// What the environment sets cannot be. That it names no cache at all is bad where one is needed.
+fn refused(why: &Failure, missing: State) -> Asked {
+    let state = if why.name == "E-CACHE" { missing } else { State::Fails };
     let login_is_wrong = why.name == "E-AUTH";
     let other = |id| Check::not_ok(id, State::Note, "not asked", "see the line that fails");
     let checks = if login_is_wrong {
         [other("hub"), Check::refused("login", why)]
     } else {
-        [Check::refused("hub", why), other("login")]
+        [Check { state, ..Check::refused("hub", why) }, other("login")]
     };
     Asked { is_reachable: false, checks }
 }

@@ -48,7 +48,16 @@ pub(super) fn look(given: &PlanArgs, asked: &Asked, mut settings: Settings) -> L
         .and_then(|plan| Ok((Estimate::at_most(&plan)?, plan)));
     match planned {
         Ok((estimate, plan)) => {
-            let check = fits(&inputs.name, &plan, &estimate, missing);
+            let mut check = fits(&inputs.name, &plan, &estimate, missing);
+            if check.state == State::Ok && !inputs.model.join("tokenizer.json").exists() {
+                let found = format!(
+                    "{}; it has no tokenizer.json, without which only input_ids are taken",
+                    check.found
+                );
+                let fix =
+                    "put the model's tokenizer.json beside its config.json, or name data sets of input_ids";
+                check = Check::not_ok("model", State::Note, found, fix);
+            }
             let output = (plan.folder.root().to_owned(), estimate.output_bytes);
             Looked { check, missing, output: Some(output) }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use loopback_hub::Fault;
 use serde_json::Value;
 
-use crate::hub::Bench;
+use crate::hub::{Bench, fixture};
 
 const LINES: [&str; 11] =
     ["gpu", "driver", "nvrtc", "cublas", "processor", "memory", "cache", "hub-cache", "out", "hub", "login"];
@@ -175,6 +175,38 @@ fn folders_that_cannot_be_written_are_named_with_the_variable_that_moves_them() 
     let (state, found, fix) = line(&value, "out");
     assert_eq!((code, state.as_str()), (1, "fails"), "{value:#}");
     assert!(found.contains("cannot be written") && fix.contains("--out"), "{found} {fix}");
+    // What lies in a folder that is no run's is not written over.
+    let out = bench.dir.path().display().to_string();
+    let (code, value) = examined(&mut doctor(&bench, &["--out", &out]));
+    let (state, found, fix) = line(&value, "out");
+    assert_eq!((code, state.as_str()), (1, "fails"), "{value:#}");
+    assert!(found.contains("no run of moetrace") && fix.contains("--out"), "{found} {fix}");
+    // Without any home the Hub has no cache, which is needed for what is of the Hub.
+    let homeless = |args: &[&str]| {
+        let mut command = doctor(&bench, args);
+        for name in ["HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"] {
+            command.env_remove(name);
+        }
+        examined(command.env("MOETRACE_CACHE", bench.dir.path().join("own")))
+    };
+    let (code, value) = homeless(&[]);
+    assert_eq!((code, line(&value, "hub").0.as_str()), (0, "note"), "{value:#}");
+    let (code, value) = homeless(&["--model", "tiny/moe"]);
+    assert_eq!((code, line(&value, "hub").0.as_str()), (1, "fails"), "{value:#}");
+}
+
+#[test]
+fn a_model_without_a_tokenizer_takes_token_ids_alone() {
+    let bench = Bench::new();
+    let model = bench.dir.path().join("mute");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::write(model.join(name), fixture(&format!("model/{name}"))).unwrap();
+    }
+    let (code, value) = examined(&mut doctor(&bench, &["--model", "mute"]));
+    let (state, found, fix) = line(&value, "model");
+    assert_eq!((code, state.as_str()), (0, "note"), "{value:#}");
+    assert!(found.contains("no tokenizer.json") && fix.contains("input_ids"), "{found} {fix}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::program::{assert_same_tables, ends, json, moetrace, succeeds};
 
 const TOKEN: &str = "hf_CANARY_0123456789abcdef";
 
-fn fixture(name: &str) -> Vec<u8> {
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)).unwrap()
 }
 
