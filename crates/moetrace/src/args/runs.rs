@@ -48,8 +48,8 @@ pub(crate) struct MetricsArgs {
     /// Threads that count [default: the machine's]
     #[arg(long, value_name = "N", env = "MOETRACE_THREADS", value_parser = threads())]
     pub(crate) threads: Option<usize>,
-    /// Write the numbers as flat tables too: experts.parquet, pairs.parquet and layers.parquet in this folder; of --counts
-    /// loads.parquet, pairs.parquet and transitions.parquet
+    /// Write the numbers as flat tables too: experts.parquet, pairs.parquet and layers.parquet in this folder, and
+    /// experts-by-….parquet for each --by; of --counts loads.parquet, pair-counts.parquet and transitions.parquet
     #[arg(long, value_name = "DIR")]
     pub(crate) parquet: Option<PathBuf>,
     /// Print JSON

@@ -56,7 +56,8 @@ fn only_of_one(args: &MetricsArgs) -> Result<(), Failure> {
 fn one(args: &MetricsArgs, run: &Path) -> Result<u8, Failure> {
     let (manifest, _, report) = count(args, run)?;
     if let Some(folder) = &args.parquet {
-        tables::write(folder, &manifest, &report)?;
+        let by: Vec<GroupBy> = args.by.iter().map(|by| by.of()).collect();
+        tables::write(folder, &manifest, &report, &by)?;
     }
     if args.json {
         output::print_json(&report)?;

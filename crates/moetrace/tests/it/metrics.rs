@@ -173,6 +173,29 @@ fn tables_hold_the_numbers_of_the_report() {
 }
 
 #[test]
+fn a_table_for_each_grouping_holds_the_loads_of_every_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = collect(dir.path(), "run", &[]);
+    let tables = dir.path().join("tables");
+    let by = ["--by", "dataset", "--by", "label", "--by", "position"];
+    let args = ["metrics", run.to_str().unwrap(), "--parquet", tables.to_str().unwrap()];
+    succeeds(&[&args[..], &by].concat());
+    let report = json(&[run.to_str().unwrap()]);
+    for groups in report["groups"].as_array().unwrap() {
+        let name = groups["by"].as_str().unwrap();
+        let each = groups["groups"].as_array().unwrap().iter();
+        let loads: Vec<f64> =
+            each.flat_map(|group| group["loads"].as_array().unwrap().iter().flat_map(numbers)).collect();
+        let table = tables.join(format!("experts-by-{name}.parquet"));
+        assert_same(&column(&table, "load"), &loads, name);
+        let sum: f64 = column(&table, "group_tokens").iter().sum();
+        let tokens = groups["tokens"].as_f64().unwrap();
+        assert!((sum - tokens * 3.0 * 64.0).abs() < 0.5, "{name}: {sum}");
+    }
+    assert_eq!(std::fs::read_dir(&tables).unwrap().count(), 6);
+}
+
+#[test]
 fn several_runs_stand_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let a = collect(dir.path(), "a", &["--precision", "bf16"]);

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use moetrace_metrics::{ExpertCountsReport, FullReport, LayerCounts, LayerReport, coactivation, pairs};
+use moetrace_metrics::groups::GroupReport;
+use moetrace_metrics::{
+    ExpertCountsReport, FullReport, GroupBy, GroupsReport, LayerCounts, LayerReport, coactivation, pairs,
+};
 use moetrace_run::{Manifest, RunError, RunFolder};
 use moetrace_trace::{NumberColumn, TraceSettings, write_numbers};
 
@@ -11,16 +14,60 @@ use crate::output;
 
 type Columns = Vec<(&'static str, NumberColumn)>;
 
-/// Writes the three tables of a report into `folder`; files of these names are replaced.
-pub(crate) fn write(folder: &Path, manifest: &Manifest, report: &FullReport) -> Result<(), Failure> {
+/// Writes the three tables of a report into `folder`, and one for each grouping in `by`; files of these names are replaced.
+pub(crate) fn write(
+    folder: &Path,
+    manifest: &Manifest,
+    report: &FullReport,
+    by: &[GroupBy],
+) -> Result<(), Failure> {
     if report.coactivation.as_ref().is_some_and(|c| c.layers.iter().all(|layer| layer.pair_counts.is_empty()))
     {
         output::tell(
             "note: pairs.parquet has no rows: pairs of more than 128 experts are written by --counts",
         );
     }
-    let tables = [("experts", experts(report)), ("pairs", of_pairs(report)), ("layers", layers(report))];
-    write_tables(folder, manifest, tables)
+    let mut tables = vec![
+        ("experts".to_owned(), experts(report)),
+        ("pairs".to_owned(), of_pairs(report)),
+        ("layers".to_owned(), layers(report)),
+    ];
+    let asked = report.groups.iter().filter(|groups| by.contains(&groups.by));
+    tables.extend(asked.map(|groups| {
+        (format!("experts-by-{}", format!("{:?}", groups.by).to_lowercase()), of_groups(groups))
+    }));
+    write_tables(folder, manifest, &tables)
+}
+
+/// A row for each group, layer and expert. Labels that were put together have an empty one.
+fn of_groups(report: &GroupsReport) -> Columns {
+    let cells = report.groups.iter().flat_map(|group| {
+        let layers = report.layers.iter().zip(&group.loads);
+        layers.flat_map(move |(layer, loads)| {
+            loads.iter().enumerate().map(move |(expert, &load)| (group, layer.layer, expert as u64, load))
+        })
+    });
+    let cells: Vec<(&GroupReport, u16, u64, u64)> = cells.collect();
+    let texts = |of: fn(&GroupReport) -> &Option<String>| {
+        NumberColumn::Texts(cells.iter().map(|cell| of(cell.0).clone().unwrap_or_default()).collect())
+    };
+    let integers = |of: fn(&(&GroupReport, u16, u64, u64)) -> u64| {
+        NumberColumn::Integers(cells.iter().map(of).collect())
+    };
+    let mut columns = match report.by {
+        GroupBy::Dataset => vec![("dataset", texts(|group| &group.dataset))],
+        GroupBy::Label => {
+            vec![("dataset", texts(|group| &group.dataset)), ("label", texts(|group| &group.label))]
+        }
+        GroupBy::Position => vec![("from_position", integers(|cell| cell.0.from.unwrap_or_default()))],
+    };
+    columns.extend([
+        ("group_tokens", integers(|cell| cell.0.tokens)),
+        ("layer", integers(|cell| u64::from(cell.1))),
+        ("expert", integers(|cell| cell.2)),
+        ("load", integers(|cell| cell.3)),
+    ]);
+    columns
 }
 
 /// Writes the three tables of counts; of pairs and transitions those that occur.
@@ -50,14 +97,14 @@ pub(crate) fn write_counts(
     let pairs = layers.iter().flat_map(|l| each(l.layer, low_high().collect(), &l.pairs)).collect();
     let next = layers.iter().flat_map(|l| each(l.layer, from_to().collect(), &l.transitions)).collect();
     let tables = [
-        ("loads", of(["expert", "load", ""], loads)),
-        ("pair-counts", of(["expert_a", "expert_b", "both"], pairs)),
-        ("transitions", of(["from", "to", "tokens"], next)),
+        ("loads".to_owned(), of(["expert", "load", ""], loads)),
+        ("pair-counts".to_owned(), of(["expert_a", "expert_b", "both"], pairs)),
+        ("transitions".to_owned(), of(["from", "to", "tokens"], next)),
     ];
-    write_tables(folder, manifest, tables)
+    write_tables(folder, manifest, &tables)
 }
 
-fn write_tables(folder: &Path, manifest: &Manifest, tables: [(&str, Columns); 3]) -> Result<(), Failure> {
+fn write_tables(folder: &Path, manifest: &Manifest, tables: &[(String, Columns)]) -> Result<(), Failure> {
     let refused = |path: &Path, error: &std::io::Error| {
         let what = format!("cannot write {}: {error}", path.display());
         Failure::new(code::NO_OUTPUT, "E-IO", what, "choose another folder with --parquet DIR")
@@ -78,7 +125,7 @@ fn write_tables(folder: &Path, manifest: &Manifest, tables: [(&str, Columns); 3]
     };
     for (name, columns) in tables {
         let path = folder.join(format!("{name}.parquet"));
-        let bytes = write_numbers(Vec::new(), &columns, &settings).map_err(RunError::from)?;
+        let bytes = write_numbers(Vec::new(), columns, &settings).map_err(RunError::from)?;
         // A table that is read meanwhile is the old one or the new one, never half of one.
         let part = folder.join(format!("{name}.parquet.part"));
         std::fs::write(&part, &bytes)

@@ -103,3 +103,46 @@ fn without_names_no_connection_is_opened() {
     assert!(bench.server.seen().is_empty() && !bench.cache().exists());
     drop(succeeds(&["plan", "--traces", "6"]));
 }
+
+/// Small random checkpoints of their families under the names that people type.
+#[test]
+fn the_models_of_all_families_are_had_by_their_names_at_a_revision() {
+    let bench = Bench::new();
+    let row = |i: u64| format!("{{\"input_ids\": [{}, 9, 4, 7, 30, 12, 5, {}]}}\n", i + 3, 90 - i);
+    std::fs::write(bench.dir.path().join("ids.jsonl"), (0..6).map(row).collect::<String>()).unwrap();
+    for (name, case, family) in [
+        ("deepseek-ai/deepseek-moe-16b-base", "deepseek_small", "deepseek"),
+        ("Qwen/Qwen1.5-MoE-A2.7B", "qwen2_moe_small", "qwen2_moe"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral_small", "mixtral"),
+        ("allenai/OLMoE-1B-7B-0125", "olmoe_small", "olmoe"),
+        ("Qwen/Qwen3-30B-A3B", "qwen3_moe_small", "qwen3_moe"),
+    ] {
+        let config = bench.dir.path().join(format!("{case}.json"));
+        std::fs::write(&config, fixture(&format!("parity/{case}/config.json"))).unwrap();
+        let config = config.display().to_string();
+        assert_eq!(bench.ends(&["synth", "--quiet", "--like", &config, "--out", case]).0, 0);
+        let entries = std::fs::read_dir(bench.dir.path().join(case)).unwrap();
+        let files: Vec<(String, Vec<u8>)> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| {
+                (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
+            })
+            .collect();
+        let files = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone()));
+        bench.server.publish(Repo::new(Kind::Model, name, files));
+        let model = format!("{name}@main");
+        let args = ["collect", "--quiet", "--traces", "6", "--dataset", "ids.jsonl", "--model", &model];
+        let (code, stderr) = bench.ends(&args);
+        assert_eq!(code, 0, "{stderr}");
+        // The run is called what the model is, without its owner.
+        let run = bench.dir.path().join("runs").join(name.rsplit('/').next().unwrap());
+        let manifest = json(&run.join("manifest.json"));
+        assert_eq!(
+            (&manifest["model"]["name"], &manifest["model"]["family"]),
+            (&name.into(), &family.into())
+        );
+        let hub = &manifest["model"]["hub"];
+        assert_eq!((&hub["repo"], &hub["revision"]), (&name.into(), &"main".into()));
+        assert_eq!(hub["commit"].as_str().unwrap().len(), 40);
+    }
+}
