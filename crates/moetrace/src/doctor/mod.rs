@@ -1,5 +1,5 @@
 //! What a run needs of this machine and of the Hub, checked before anything is begun. Nothing is downloaded but a model's
-//! small files, and nothing stays that is written.
+//! small files, and nothing stays that is written but those and, in moetrace's own cache, what comes with it.
 
 mod disk;
 mod gpu;
