@@ -343,11 +343,32 @@ class Cards {
   context([dataset, sample, position, at, weight, tokens]) {
     const line = make("p", null);
     line.className = "context";
-    tokens.forEach((token, i) => line.append(make(i === at ? "mark" : "span", this.cards.strings[token])));
+    const strings = tokens.map((token) => this.cards.strings[token]);
+    for (let i = 0, end; i < strings.length; i = end) {
+      const character = joined(strings, i);
+      end = i + (character ? character.tokens : 1);
+      line.append(make(at >= i && at < end ? "mark" : "span", character ? character.text : strings[i]));
+    }
     const weighs = weight === null ? "" : `, weight ${weight}`;
     line.append(make("small", `${this.cards.datasets[dataset]}, text ${sample}, position ${position}${weighs}`));
     return line;
   }
+}
+
+// The text of tokens that are parts of characters, [E5] [AE B6], if together they are whole ones.
+function joined(strings, from) {
+  const bytes = [];
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  for (let i = from; i < strings.length && /^\[[0-9A-F]{2}( [0-9A-F]{2})*\]$/.test(strings[i]); i++) {
+    bytes.push(...strings[i].slice(1, -1).split(" ").map((digits) => parseInt(digits, 16)));
+    if (bytes[0] < 0x80) return null;
+    try {
+      return { text: decoder.decode(Uint8Array.from(bytes)), tokens: i + 1 - from };
+    } catch {
+      // Not whole yet.
+    }
+  }
+  return null;
 }
 
 if (data.cards) {

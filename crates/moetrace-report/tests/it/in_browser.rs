@@ -87,6 +87,23 @@ fn the_order_by_cluster_is_drawn_and_read_out() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// 家 is the bytes E5 AE B6, which byte-level vocabularies write å, ® and ¶.
+#[test]
+fn tokens_that_are_parts_of_a_character_are_shown_as_the_character_where_they_meet() -> anyhow::Result<()> {
+    let mut run = synthetic::run(&SMALL, &named(), |i| format!("word {i}"))?;
+    run.tokens.values_mut().enumerate().for_each(|(i, token)| *token = format!("Ġw{i}"));
+    let ids = run.cards[0].contexts[0].tokens.clone();
+    let at = ids.windows(2).position(|pair| pair[0] != pair[1]).context("two tokens")?;
+    run.tokens.insert(ids[at], "å®".to_owned());
+    run.tokens.insert(ids[at + 1], "¶".to_owned());
+    let Some((mut browser, _folder)) = opened(&run)? else { return Ok(()) };
+    let context = browser.text("document.querySelector('#card .context').textContent")?;
+    assert!(context.contains('家') && context.contains(" w"), "{context}");
+    let card = browser.text("document.getElementById('card').textContent")?;
+    assert!(!card.contains("[E5 AE][B6]"), "{card}");
+    Ok(())
+}
+
 #[test]
 fn cards_show_the_expert_that_is_asked_for() -> anyhow::Result<()> {
     let run = synthetic::run(&SMALL, &named(), |i| format!("word {i}"))?;
