@@ -16,7 +16,11 @@ pub(crate) fn setup(args: &[String]) -> ExitCode {
         eprintln!("built {}; checking this machine with 'moetrace doctor'", program.display());
         let code = hand_on(program, "doctor", args)?;
         if code == 0 {
-            eprintln!("next: 'hf auth login' if a model or data set is gated, then 'cargo xtask collect'");
+            // `--gpu` is of plan and doctor alone.
+            let given: &[String] = if args.iter().any(|arg| arg.starts_with("--gpu")) { &[] } else { args };
+            let collect = std::iter::once("cargo xtask collect").chain(given.iter().map(String::as_str));
+            let collect = collect.collect::<Vec<_>>().join(" ");
+            eprintln!("next: 'hf auth login' if a model or data set is gated, then: {collect}");
         }
         Ok(code)
     })

@@ -160,6 +160,17 @@ impl Version {
     }
 }
 
+impl CublasLt {
+    /// Its version, which has the major number of its CUDA.
+    pub fn version(self) -> Version {
+        // SAFETY: the library is loaded, and the call takes nothing.
+        let number = unsafe { cudarc::cublaslt::sys::cublasLtGetVersion() };
+        // As 130101 for 13.1.1.
+        let part = |divisor: usize| i32::try_from(number / divisor % 100).unwrap_or_default();
+        Version { major: part(10_000), minor: part(100) }
+    }
+}
+
 impl Nvrtc {
     /// Its version.
     pub fn version(self) -> Version {

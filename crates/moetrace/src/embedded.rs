@@ -80,17 +80,26 @@ fn is_complete(root: &Path) -> bool {
     FILES.iter().all(|(name, bytes)| std::fs::read(root.join(name)).is_ok_and(|found| found == *bytes))
 }
 
-/// Writes beside the final folder and renames: of two processes the first wins, and nobody sees half a model.
-fn write_all(root: &Path) -> std::io::Result<()> {
-    let tmp = root.with_extension(format!("{}.part", std::process::id()));
-    let _ = std::fs::remove_dir_all(&tmp);
+fn write_files(folder: &Path) -> std::io::Result<()> {
     for (name, bytes) in FILES {
-        let path = tmp.join(name);
-        std::fs::create_dir_all(path.parent().unwrap_or(&tmp))?;
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
         let mut file = std::fs::File::create(&path)?;
         file.write_all(bytes)?;
         // A name that outlives its bytes would be a model of zeros after a crash.
         file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Writes beside the final folder and renames: of two processes the first wins, and nobody sees half a model.
+fn write_all(root: &Path) -> std::io::Result<()> {
+    let tmp = root.with_extension(format!("{}.part", std::process::id()));
+    let _ = std::fs::remove_dir_all(&tmp);
+    if let Err(error) = write_files(&tmp) {
+        // On a full disk half of it would stay; the error to be told is the first one.
+        let _ = std::fs::remove_dir_all(&tmp);
+        return Err(error);
     }
     match std::fs::rename(&tmp, root) {
         Ok(()) => Ok(()),

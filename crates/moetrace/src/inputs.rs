@@ -42,11 +42,23 @@ impl Inputs {
         settings: &mut Settings,
         progress: &mut Progress,
     ) -> Result<Self, Failure> {
-        let mut finder = Finder { offline: args.offline, client: None, parts: Vec::new(), progress };
+        Self::find_by(None, args, settings, progress)
+    }
+
+    /// The same by this client, if any.
+    pub(crate) fn find_by(
+        client: Option<Hub>,
+        args: &CollectArgs,
+        settings: &mut Settings,
+        progress: &mut Progress,
+    ) -> Result<Self, Failure> {
+        let client = client.map(Rc::new);
+        let mut finder = Finder { offline: args.offline, client, parts: Vec::new(), progress };
         let named = datasets(args)?;
         let (name, model, model_hub) = finder.model(args.model.as_deref(), settings)?;
         let (sources, origins) = finder.texts(args, &named, settings)?;
-        let downloads = finder.client.map(|hub| Downloads { hub, parts: finder.parts });
+        let parts = finder.parts;
+        let downloads = finder.client.filter(|_| !parts.is_empty()).map(|hub| Downloads { hub, parts });
         downloads.as_ref().map_or(Ok(()), |downloads| downloads.link(finder.progress))?;
         Ok(Self { name, model, model_hub, sources, origins, downloads })
     }

@@ -61,9 +61,11 @@ fn before_download(
     output::print(&show::settings(&settings.0))?;
     output::print(&show::downloads(downloads))?;
     output::print(&show::model_plan(&inputs.name, &model, &estimate))?;
-    output::print(
-        "collect downloads what is not here and begins; once all is, plan shows texts, shards and time too\n",
-    )?;
+    output::print(if downloads.is_offline() {
+        "offline collect ends where something is missing; without --offline it downloads that and begins\n"
+    } else {
+        "collect downloads what is not here and begins; once all is, plan shows texts, shards and time too\n"
+    })?;
     Ok(0)
 }
 

@@ -45,11 +45,16 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
         Ok(folder) => check(&Need {
             id: "cache",
             folder: &folder,
-            bytes: 0,
-            of: String::new(),
-            unwritable: state_if(is_unpacked),
-            short: State::Note,
-            fix: "export MOETRACE_CACHE=DIR with a folder that can be written",
+            bytes: model.kept,
+            of: if model.kept == 0 {
+                String::new()
+            } else {
+                format!("{} for the quantised copy", bytes(model.kept))
+            },
+            // What was unpacked once is read.
+            unwritable: state_if(model.kept > 0 || (is_unpacked && !model.is_found)),
+            short: state_if(model.kept > 0),
+            fix: "free space, or export MOETRACE_CACHE=DIR with a folder that can be written and is large enough",
         }),
     });
     let hub_cache = hub::cache_folder();
@@ -65,7 +70,8 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             } else {
                 format!("{} to download", bytes(model.missing))
             },
-            unwritable: State::Fails,
+            // Where everything is there it is read.
+            unwritable: state_if(!model.is_found || model.missing > 0),
             short: State::Fails,
             fix: LARGER_CACHE,
         }),
@@ -82,12 +88,12 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             fix: LARGER_CACHE,
         }),
     });
-    checks.push(out(args, hub_cache.ok().filter(|_| names_hub).as_deref(), model));
+    checks.push(out(args, (names_hub, hub_cache.ok().filter(|_| names_hub).as_deref()), model));
     checks
 }
 
 /// The run's folder. Where it is on the disk of the Hub's cache, both have to fit.
-fn out(args: &CollectArgs, hub_cache: Option<&Path>, model: &Looked) -> Check {
+fn out(args: &CollectArgs, (names_hub, hub_cache): (bool, Option<&Path>), model: &Looked) -> Check {
     // A folder that cannot be written ends every run.
     let unwritable = State::Fails;
     let fix = "free space, name a folder on a larger disk with --out, or take fewer texts with --traces";
@@ -102,8 +108,8 @@ fn out(args: &CollectArgs, hub_cache: Option<&Path>, model: &Looked) -> Check {
         if download > 0 { format!(", beside {} to download", bytes(download)) } else { String::new() };
     let of =
         format!("at most {} for {} texts{beside}", bytes(*most), crate::show::thousands(args.traces as u64));
-    // Texts are shorter than the most as a rule, and those that come with moetrace are few.
-    let short = if args.model.is_some() { State::Fails } else { State::Note };
+    // Texts are shorter than the most as a rule, and those that are here may be few.
+    let short = if names_hub { State::Fails } else { State::Note };
     let bytes = most.saturating_add(download);
     if let Err(error @ RunError::ForeignFolder { .. }) = RunFolder::new(folder).check_own() {
         return Check::refused("out", &error.into());

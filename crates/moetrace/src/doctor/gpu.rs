@@ -26,7 +26,7 @@ pub(super) fn checks(device: DeviceArg) -> Vec<Check> {
     let driver = guarded(|| DriverFacts::of(libraries.driver()?));
     let version = driver.as_ref().ok().map(|facts| facts.version);
     let nvrtc = guarded(|| Ok(libraries.nvrtc()?.version()));
-    let cublas = guarded(|| libraries.cublaslt().map(drop));
+    let cublas = guarded(|| Ok(libraries.cublaslt()?.version()));
     vec![
         gpu(&libraries, ordinal, missing),
         libraries::driver(&driver, missing),

@@ -70,8 +70,10 @@ fn lines(
     match answer {
         Some(Ok(account)) => there(Check::ok("login", format!("{} ({token}, not shown)", account.name))),
         Some(Err(error @ (HubError::BadToken { .. } | HubError::Token { .. }))) => {
+            // A new login would not be looked at where a variable has a token.
             let failure = Failure::from(error);
-            let fix = format!("{LOG_IN}; {}", failure.help.clone().unwrap_or_default());
+            let of_login = source.is_some_and(|source| source.starts_with("the file"));
+            let fix = if of_login { LOG_IN.to_owned() } else { failure.help.clone().unwrap_or_default() };
             there(Check::not_ok("login", State::Fails, failure.what, fix))
         }
         Some(Err(HubError::Status { status: 401, .. })) if source.is_none() => {
@@ -103,12 +105,13 @@ fn away(missing: State, why: &Failure) -> Asked {
 /// It is not to be asked.
 fn offline_lines(by_flag: bool) -> Asked {
     let (who, fix) = if by_flag {
-        ("--offline", "leave --offline out to ask it")
+        ("--offline, MOETRACE_OFFLINE or the configuration", "take that back to ask it")
     } else {
         ("HF_HUB_OFFLINE", "unset HF_HUB_OFFLINE to ask it")
     };
-    let line = |id, what: &str| Check::not_ok(id, State::Note, format!("not asked: {who}{what}"), fix);
-    let checks = [line("hub", " is set; what is named comes from the cache"), line("login", " is set")];
+    let line =
+        |id, what: &str| Check::not_ok(id, State::Note, format!("not asked: {who} says so{what}"), fix);
+    let checks = [line("hub", "; what is named comes from the cache"), line("login", "")];
     Asked { is_reachable: false, checks }
 }
 

@@ -85,11 +85,15 @@ pub(super) fn nvrtc(found: &Result<Version, String>, driver: Option<Version>, mi
 }
 
 /// cuBLASLt's line.
-pub(super) fn cublas(found: &Result<(), String>, driver: Option<Version>, missing: State) -> Check {
+pub(super) fn cublas(found: &Result<Version, String>, driver: Option<Version>, missing: State) -> Check {
     let needs = "cuBLASLt of CUDA 12 or 13";
     match found {
         Err(why) => Check::not_ok("cublas", missing, why, pip("nvidia-cublas", driver)).needing(needs),
-        Ok(()) => Check::ok("cublas", "found").needing(needs),
+        Ok(version) if version.major < OLDEST => {
+            let found = format!("{version}: older than any that is known to have what is used");
+            Check::not_ok("cublas", State::Note, found, pip("nvidia-cublas", driver)).needing(needs)
+        }
+        Ok(version) => Check::ok("cublas", version.to_string()).needing(needs),
     }
 }
 
@@ -97,10 +101,11 @@ fn or_unknown(version: Option<Version>) -> String {
     version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
 }
 
-/// What brings a library that the driver can work with, into a Python environment that has to be active. Packages of CUDA 12
-/// have that in their names; those of cuBLAS have numbers of their own.
+/// What brings a library that the driver can work with, into a Python environment that has to be active; where the driver
+/// is yet to come, one that the least of those that will do can work with. Packages of CUDA 12 have that in their names; those
+/// of cuBLAS have numbers of their own.
 fn pip(package: &str, driver: Option<Version>) -> String {
-    let driver = driver.filter(|driver| *driver >= Driver::LEAST).unwrap_or(TESTED);
+    let driver = driver.filter(|driver| *driver >= Driver::LEAST).unwrap_or(Driver::LEAST);
     let name = if driver.major == 12 { format!("{package}-cu12") } else { package.to_owned() };
     let wanted = if package.ends_with("cublas") {
         format!("'{name}=={}.*'", driver.major)
@@ -150,6 +155,13 @@ mod tests {
         assert!(of_12.fix.unwrap().contains("'nvidia-cuda-nvrtc-cu12==12.8.*'"));
         assert_eq!(line((13, 5), None).state, State::Ok);
         assert_eq!(line((11, 8), None).state, State::Note);
+        // A driver that is yet to be installed may be the least that will do.
+        for driver in [None, Some(version(11, 8)), Some(version(12, 6))] {
+            let fix = nvrtc(&Err("not found".into()), driver, State::Note).fix.unwrap();
+            assert!(fix.contains("'nvidia-cuda-nvrtc-cu12==12.8.*'"), "{fix}");
+        }
+        assert_eq!(cublas(&Ok(version(13, 0)), None, State::Fails).state, State::Ok);
+        assert_eq!(cublas(&Ok(version(11, 8)), None, State::Fails).state, State::Note);
         let missing = cublas(&Err("not found".into()), Some(version(12, 9)), State::Note);
         assert!(missing.state == State::Note && missing.fix.unwrap().contains("'nvidia-cublas-cu12==12.*'"));
     }

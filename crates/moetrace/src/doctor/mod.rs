@@ -74,7 +74,7 @@ pub(crate) fn examine(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Vec<Ch
     let model = model::look(args, &asked, Settings(settings));
     checks.extend(disk::checks(&args.collect, names_hub, &model));
     checks.extend(asked.checks);
-    checks.push(model.check);
+    checks.extend(model.checks);
     checks
 }
 

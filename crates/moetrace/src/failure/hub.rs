@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use moetrace_hub::{HubError, PRESETS};
+use moetrace_hub::{HubError, PRESETS, Preset, RepoKind};
 
 use super::{Failure, code, io_code, told};
 
@@ -66,7 +66,9 @@ fn access(error: &HubError) -> Option<(u8, &'static str, String)> {
         HubError::NoRepo { subject, similar, .. } => {
             let help = match (similar.first(), &subject.token) {
                 (Some(similar), _) => {
-                    format!("did you mean {similar}? Or name a folder or file that is here")
+                    let scheme =
+                        if subject.address.kind == RepoKind::Dataset { "hf://datasets/" } else { "" };
+                    format!("did you mean {scheme}{similar}? Or name a folder or file that is here")
                 }
                 (None, None) => {
                     format!("check the name at {}; for a private one set HF_TOKEN", subject.page)
@@ -108,7 +110,8 @@ fn access(error: &HubError) -> Option<(u8, &'static str, String)> {
 fn network(error: &HubError) -> Option<(u8, &'static str, String)> {
     Some(match error {
         HubError::Unreachable { cached: true, .. } => {
-            (code::UNAVAILABLE, "E-NETWORK", "what is asked for is in the cache: --offline uses it".into())
+            let help = "check the connection; --offline takes what the cache has of it";
+            (code::UNAVAILABLE, "E-NETWORK", help.into())
         }
         HubError::Unreachable { why, .. } if why.contains("certificate") => {
             let help = "set SSL_CERT_FILE to the certificates that this network's proxy or mirror needs";
@@ -195,8 +198,15 @@ fn part(name: &str) -> String {
 
 /// What else `--dataset` might be, where there is no such file.
 pub(super) fn other_texts(missing: &Path) -> String {
-    let near = missing.to_str().and_then(near_preset);
-    let meant = near.map_or_else(String::new, |near| format!("did you mean {near}? Or "));
+    let given = missing.to_str().unwrap_or_default();
+    let meant = match (Preset::named(given), near_preset(given)) {
+        // A preset has its column: with another one behind it it is taken for a file.
+        (Some(Preset { owner, repo, config, .. }), _) => {
+            format!("write hf://datasets/{owner}/{repo}/{config}:COLUMN for another column of {given}, or ")
+        }
+        (None, Some(near)) => format!("did you mean {near}? Or "),
+        (None, None) => String::new(),
+    };
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
     format!(
         "{meant}name an existing file or folder (--dataset NAME=PATH), or a data set of the Hub: {}, or any as \

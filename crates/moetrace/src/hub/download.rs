@@ -60,7 +60,20 @@ pub(crate) struct Downloads {
 impl Downloads {
     /// Bytes that the cache lacks.
     pub(crate) fn missing(&self) -> u64 {
-        self.parts.iter().map(|part| self.hub.missing_bytes(&part.snapshot, &part.wanted())).sum()
+        let of = |part: &Download| self.hub.missing_bytes(&part.snapshot, &part.wanted());
+        self.parts.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that the cache lacks of data sets.
+    pub(crate) fn missing_texts(&self) -> u64 {
+        let is_texts = |part: &&Download| part.snapshot.subject.address.kind == RepoKind::Dataset;
+        let of = |part: &Download| self.hub.missing_bytes(&part.snapshot, &part.wanted());
+        self.parts.iter().filter(is_texts).map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Whether none of it can be downloaded.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.hub.settings().offline
     }
 
     /// Bytes of a model's weights, if the cache lacks any of their files.
@@ -89,7 +102,8 @@ impl Downloads {
         progress: &mut Progress,
         texts_are_here: &dyn Fn() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let need = self.missing();
+        // Offline what is missing is an error of its own, whatever room there is.
+        let need = if self.hub.settings().offline { 0 } else { self.missing() };
         self.hub.room_for(need)?;
         if need > 0 {
             progress.line(&format!("downloading {} from {}", show::bytes(need), self.hub.endpoint()));

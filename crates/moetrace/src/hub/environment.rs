@@ -1,6 +1,7 @@
 //! What the environment says about the Hub, under the names that Python's client gave them.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,10 +155,17 @@ impl Environment<'_> {
                 return Ok(Some(Token::new(&secret, name)?));
             }
         }
-        let found = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
-        match found.filter(|(_, secret)| !secret.trim().is_empty()) {
-            Some((file, secret)) => Ok(Some(Token::new(&secret, &format!("the file {}", file.display()))?)),
-            None => Ok(None),
+        let Some(file) = file else { return Ok(None) };
+        match std::fs::read_to_string(file) {
+            Ok(secret) if secret.trim().is_empty() => Ok(None),
+            Ok(secret) => Ok(Some(Token::new(&secret, &format!("the file {}", file.display()))?)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            // Passed over, a login would seem not to be.
+            Err(error) => {
+                let what = format!("the token cannot be read from {}: {error}", file.display());
+                let help = "log in anew with 'hf auth login', or remove the file, or set HF_TOKEN";
+                Err(Failure::new(code::PERMISSION, "E-AUTH", what, help))
+            }
         }
     }
 

@@ -8,8 +8,21 @@ use serde_json::Value;
 
 use crate::hub::{Bench, fixture};
 
-const LINES: [&str; 11] =
-    ["gpu", "driver", "nvrtc", "cublas", "processor", "memory", "cache", "hub-cache", "out", "hub", "login"];
+const LINES: [&str; 13] = [
+    "gpu",
+    "driver",
+    "nvrtc",
+    "cublas",
+    "processor",
+    "memory",
+    "cache",
+    "hub-cache",
+    "out",
+    "hub",
+    "login",
+    "model",
+    "texts",
+];
 
 /// The program on a machine whose GPUs are hidden, with nothing said about the device.
 fn doctor(bench: &Bench, args: &[&str]) -> Command {
@@ -45,7 +58,7 @@ fn a_machine_without_a_gpu_is_well_and_every_line_that_is_not_ok_says_what_to_do
     assert_eq!(code, 0, "{value:#}");
     let checks = value["checks"].as_array().unwrap();
     let ids: Vec<&str> = checks.iter().map(|check| check["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, [&LINES[..], &["model"]].concat());
+    assert_eq!(ids, LINES);
     for check in checks {
         let keys: Vec<&str> = check.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["id", "state", "found", "needs", "fix"]);
@@ -114,7 +127,7 @@ fn a_login_is_good_refused_missing_or_not_asked_for() {
     assert_eq!(found, "somebody (token from HF_TOKEN, not shown)");
     let (code, (state, found, fix), hub) = with(Some("CANARY_of_nobody"), &[]);
     assert_eq!((code, state.as_str(), hub.0.as_str()), (1, "fails", "ok"));
-    assert!(found.contains("HF_TOKEN") && fix.contains("hf auth login"), "{found} {fix}");
+    assert!(found.contains("HF_TOKEN") && fix.contains("make a new token"), "{found} {fix}");
     let (code, (state, found, _), _) = with(Some("hf_CANARY with blanks"), &[]);
     assert_eq!((code, state.as_str()), (1, "fails"));
     assert!(found.contains("HF_TOKEN"), "{found}");
@@ -127,6 +140,12 @@ fn a_login_is_good_refused_missing_or_not_asked_for() {
     assert!(found.contains("not asked") && hub.1.contains("--offline") && bench.server.seen().is_empty());
     let (_, value) = examined(doctor(&bench, &[]).env("HF_HUB_OFFLINE", "1"));
     assert!(line(&value, "hub").2.contains("unset HF_HUB_OFFLINE"), "{value:#}");
+    // A file that cannot be read is no login that is missing.
+    std::fs::create_dir_all(bench.dir.path().join("home/token")).unwrap();
+    let (code, (state, found, fix), _) = with(None, &[]);
+    assert_eq!((code, state.as_str()), (1, "fails"), "{found}");
+    assert!(found.contains("home/token") && fix.contains("hf auth login"), "{found} {fix}");
+    std::fs::remove_dir(bench.dir.path().join("home/token")).unwrap();
     // A file of a login is as good, and is named.
     std::fs::create_dir_all(bench.dir.path().join("home")).unwrap();
     std::fs::write(bench.dir.path().join("home/token"), "hf_CANARY_in_a_file\n").unwrap();
@@ -203,7 +222,11 @@ fn a_model_without_a_tokenizer_takes_token_ids_alone() {
     for name in ["config.json", "model.safetensors"] {
         std::fs::write(model.join(name), fixture(&format!("model/{name}"))).unwrap();
     }
+    let ids = r#"{"input_ids": [1, 2, 3, 4, 5, 6, 7, 8]}"#;
+    std::fs::write(bench.dir.path().join("ids.jsonl"), format!("{ids}\n")).unwrap();
     let (code, value) = examined(&mut doctor(&bench, &["--model", "mute"]));
+    assert_eq!((code, line(&value, "texts").0.as_str()), (1, "fails"), "the texts of moetrace are words");
+    let (code, value) = examined(&mut doctor(&bench, &["--model", "mute", "--dataset", "ids.jsonl"]));
     let (state, found, fix) = line(&value, "model");
     assert_eq!((code, state.as_str()), (0, "note"), "{value:#}");
     assert!(found.contains("no tokenizer.json") && fix.contains("input_ids"), "{found} {fix}");
@@ -241,4 +264,75 @@ fn a_model_of_the_hub_fits_or_does_not_before_its_weights_are_here() {
     assert!(code == 1 && line(&value, "model").2.contains("did you mean tiny/moe"), "{value:#}");
     let (code, value) = examined(&mut doctor(&bench, &["--model", "hf://tiny"]));
     assert!(code == 1 && line(&value, "model").2.contains("OWNER/NAME"), "{value:#}");
+}
+
+#[test]
+fn texts_are_read_as_plan_reads_them() {
+    let bench = Bench::new();
+    let write = |name: &str, text: &[u8]| std::fs::write(bench.dir.path().join(name), text).unwrap();
+    write("good.jsonl", format!("{{\"text\": \"{}\"}}\n", "so many words ".repeat(8)).as_bytes());
+    write("numbers.jsonl", b"{\"n\": 1}\n");
+    write("empty.jsonl", b"");
+    write("bad.parquet", b"PAR1 no Parquet PAR1");
+    let of = |dataset: &str| {
+        let (code, value) = examined(&mut doctor(&bench, &["--dataset", dataset]));
+        let (state, found, _) = line(&value, "texts");
+        (code, state, found)
+    };
+    let (code, state, found) = of("good.jsonl");
+    assert_eq!((code, state.as_str(), found.as_str()), (0, "ok", "1 that can be taken, of 1 data set"));
+    for (dataset, what) in
+        [("numbers.jsonl", "column"), ("empty.jsonl", "none of its 0 rows"), ("bad.parquet", "bad.parquet")]
+    {
+        let (code, state, found) = of(dataset);
+        assert_eq!((code, state.as_str(), found.contains(what)), (1, "fails", true), "{dataset}: {found}");
+    }
+    let (code, state, found) = of("hf://datasets/owner/texts/plain");
+    assert_eq!((code, state.as_str(), found.contains("once they are here")), (0, "ok", true), "{found}");
+    let (code, value) = examined(&mut doctor(&bench, &["--dataset", "hf://datasets/owner/text"]));
+    assert_eq!((code, line(&value, "texts").0.as_str()), (1, "note"));
+    assert!(line(&value, "model").2.contains("did you mean hf://datasets/owner/texts?"), "{value:#}");
+    let (_, value) = examined(&mut doctor(&bench, &["--dataset", "imdb:label"]));
+    let fix = line(&value, "model").2;
+    assert!(fix.contains("write hf://datasets/stanfordnlp/imdb/plain_text:COLUMN"), "{fix}");
+    let mute = bench.dir.path().join("mute");
+    std::fs::create_dir(&mute).unwrap();
+    std::fs::write(mute.join("config.json"), fixture("model/config.json")).unwrap();
+    std::fs::write(mute.join("model.safetensors"), fixture("model/model.safetensors")).unwrap();
+    std::fs::write(mute.join("tokenizer.json"), "{").unwrap();
+    let (code, value) = examined(&mut doctor(&bench, &["--model", "mute", "--dataset", "good.jsonl"]));
+    assert_eq!((code, line(&value, "model").0.as_str()), (1, "fails"), "{value:#}");
+}
+
+#[test]
+fn what_is_not_here_cannot_be_had_offline_and_what_is_needs_no_cache_that_can_be_written() {
+    let bench = Bench::new();
+    let hub = ["--model", "tiny/moe"];
+    // Lists and small files alone.
+    assert_eq!(examined(&mut doctor(&bench, &hub)).0, 0);
+    let (code, value) = examined(&mut doctor(&bench, &[&hub[..], &["--offline"]].concat()));
+    let (state, found, _) = line(&value, "model");
+    assert_eq!((code, state.as_str()), (1, "fails"), "{value:#}");
+    assert!(found.contains("to download, and the Hub is not asked"), "{found}");
+    let (code, stderr) = bench.ends(&[&["collect", "--traces", "6", "--offline"], &hub[..]].concat());
+    assert_eq!(
+        (code, stderr.contains("E-OFFLINE"), stderr.contains("downloading")),
+        (69, true, false),
+        "{stderr}"
+    );
+    let (code, stderr) = bench.ends(&[&["collect", "--quiet", "--traces", "6"], &hub[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let (code, value) = examined(&mut doctor(&bench, &[&hub[..], &["--offline"]].concat()));
+    assert_eq!((code, line(&value, "texts").0.as_str()), (0, "ok"), "{value:#}");
+}
+
+/// Lists that hang are not asked for again.
+#[test]
+fn a_hub_whose_lists_hang_is_given_up_soon() {
+    let bench = Bench::new();
+    bench.server.fault("/api/models", 9, Fault::Late(Duration::from_secs(30)));
+    let begun = Instant::now();
+    let (code, value) = examined(&mut doctor(&bench, &["--model", "tiny/moe"]));
+    assert_eq!((code, line(&value, "model").0.as_str()), (1, "fails"), "{value:#}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }

@@ -83,7 +83,7 @@ impl Bench {
         command
     }
 
-    fn ends(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) fn ends(&self, args: &[&str]) -> (i32, String) {
         ends(self.moetrace().args(args))
     }
 
