@@ -58,7 +58,7 @@ pub enum HubError {
     Setting { what: &'static str, found: String, expected: &'static str },
     #[error("cannot reach {host}{}: {why}", proxy.as_ref().map(|p| format!(" through the proxy {p}")).unwrap_or_default())]
     Unreachable { host: String, why: String, proxy: Option<String>, cached: bool },
-    #[error("{host} answered {status} too often{}", retry_after.map(|s| format!(", and asks to wait {s} s")).unwrap_or_default())]
+    #[error("{host} answers {status}{}", retry_after.map(|s| format!(", and asks to wait {s} s")).unwrap_or_default())]
     Busy { host: String, status: u16, retry_after: Option<u64> },
     #[error("the Hub does not know the token from {source_name} (401)")]
     BadToken { source_name: String },

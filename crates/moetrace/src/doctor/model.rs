@@ -50,6 +50,7 @@ pub(super) fn look(given: &PlanArgs, asked: &Asked, mut settings: Settings) -> L
         Err(failure) => {
             let mut model = Check::refused("model", &failure);
             if failure.name == "E-OFFLINE" && !given.collect.offline {
+                model.found = model.found.replacen("offline", "the Hub cannot be asked", 1);
                 model.fix = fix_of_hub(asked).or(model.fix);
             }
             return Looked::nothing(model);

@@ -126,11 +126,10 @@ fn network(error: &HubError) -> Option<(u8, &'static str, String)> {
             let help = "check the connection; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT";
             (code::UNAVAILABLE, "E-NETWORK", help.into())
         }
-        HubError::Busy { .. } => (
-            code::LATER,
-            "E-HUB-BUSY",
-            "wait, then run the same command again; a token raises the limit".into(),
-        ),
+        HubError::Busy { status, .. } => {
+            let limit = if *status == 429 { "; a token raises the limit" } else { "" };
+            (code::LATER, "E-HUB-BUSY", format!("wait, then run the same command again{limit}"))
+        }
         HubError::Interrupted { .. } => (code::LATER, "E-INTERRUPTED", SAME.into()),
         HubError::Length { .. } | HubError::Hash { .. } => {
             let help = "nothing of it was kept; if it happens again, something between here and the Hub changes files";

@@ -1,7 +1,8 @@
 //! What the environment says about the Hub, under the names that Python's client gave them.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,12 +152,15 @@ impl Environment<'_> {
     /// The token, and where it came from. One of blanks alone is none.
     fn token(&self, file: Option<&Path>) -> Result<Option<Token>, Failure> {
         for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
-            if let Some(secret) = self.text(name)?.filter(|secret| !secret.trim().is_empty()) {
+            let secret = self.text(name).map_err(|failure| {
+                Failure::new(code::PERMISSION, "E-AUTH", failure.what, format!("correct {name}, or unset it"))
+            })?;
+            if let Some(secret) = secret.filter(|secret| !secret.trim().is_empty()) {
                 return Ok(Some(Token::new(&secret, name)?));
             }
         }
         let Some(file) = file else { return Ok(None) };
-        match std::fs::read_to_string(file) {
+        match read_token(file) {
             Ok(secret) if secret.trim().is_empty() => Ok(None),
             Ok(secret) => Ok(Some(Token::new(&secret, &format!("the file {}", file.display()))?)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
@@ -183,6 +187,19 @@ impl Environment<'_> {
         let Some(url) = url else { return Ok(None) };
         Ok(Some(ProxySettings { url, except: either("NO_PROXY")?.unwrap_or_default() }))
     }
+}
+
+/// Longer than any token.
+const MOST_TOKEN: u64 = 65_536;
+
+/// What a login wrote. Of a device or a pipe, which may have no end, nothing is read.
+fn read_token(file: &Path) -> io::Result<String> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut text = String::new();
+    let length = File::open(file)?.take(MOST_TOKEN + 1).read_to_string(&mut text)? as u64;
+    if length > MOST_TOKEN { Err(io::Error::other("it is too long for a token")) } else { Ok(text) }
 }
 
 /// The name behind a `$`, with or without braces, and what follows it.

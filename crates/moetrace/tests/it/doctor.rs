@@ -146,6 +146,14 @@ fn a_login_is_good_refused_missing_or_not_asked_for() {
     assert_eq!((code, state.as_str()), (1, "fails"), "{found}");
     assert!(found.contains("home/token") && fix.contains("hf auth login"), "{found} {fix}");
     std::fs::remove_dir(bench.dir.path().join("home/token")).unwrap();
+    #[cfg(unix)]
+    {
+        let (code, value) = examined(doctor(&bench, &[]).env("HF_TOKEN_PATH", "/dev/zero"));
+        assert_eq!((code, line(&value, "login").0.as_str()), (1, "fails"), "{value:#}");
+    }
+    std::fs::write(bench.dir.path().join("home/token"), b"\xff\xfe CANARY").unwrap();
+    let (code, (state, found, _), _) = with(None, &[]);
+    assert_eq!((code, state.as_str()), (1, "fails"), "{found}");
     // A file of a login is as good, and is named.
     std::fs::create_dir_all(bench.dir.path().join("home")).unwrap();
     std::fs::write(bench.dir.path().join("home/token"), "hf_CANARY_in_a_file\n").unwrap();
