@@ -151,7 +151,7 @@ fn fits(name: &str, plan: &ModelPlan, estimate: &Estimate, missing: u64) -> Chec
     Check::ok("model", found)
 }
 
-const LESS: &str = "a smaller --tokens-per-pass takes less";
+const LESS: &str = "a smaller --tokens-per-pass and fewer --threads take less";
 
 fn on_processor(how: &str, estimate: &Estimate, tokens: usize, host: HostMemory) -> Check {
     let need = estimate.weight_bytes.saturating_add(estimate.activation_bytes);
