@@ -8,7 +8,7 @@ use moetrace_routing::{RoutingGeometry, WeightPrecision};
 use moetrace_trace::TraceColumns;
 
 use crate::manifest::{DatasetFacts, ImportFacts, ModelFacts, TokenizerFacts, identity_hash};
-use crate::{HubFacts, RunError, Shard, ShardRange, shard};
+use crate::{Difference, HubFacts, RunError, RunFolder, Shard, ShardRange, shard};
 
 /// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
 /// sources have equal files.
@@ -53,6 +53,47 @@ pub struct Plan {
     pub imported: Option<ImportFacts>,
 }
 
+impl ContentSettings {
+    /// The part of [`Plan::identity`] that is known before model and texts are.
+    fn identity(&self) -> [(&'static str, String); 12] {
+        let columns = &self.columns;
+        [
+            ("trace_schema", moetrace_trace::SCHEMA_VERSION.to_string()),
+            ("traces", self.traces.to_string()),
+            ("max_length", self.max_length.to_string()),
+            ("min_chars", self.min_chars.to_string()),
+            ("seed", self.seed.to_string()),
+            ("shard_tokens", self.shard_tokens.to_string()),
+            ("weights", format!("{:?}", self.weights).to_lowercase()),
+            ("hidden", self.hidden_rows.to_string()),
+            ("no_tokens", (!columns.token_ids).to_string()),
+            ("text", columns.text.to_string()),
+            ("router_logits", columns.logits.to_string()),
+            ("nll", columns.nll.to_string()),
+        ]
+    }
+
+    /// Refuses a run that was begun with other ones. What else may differ is known once model and texts are here.
+    ///
+    /// # Errors
+    /// [`RunError::OtherSettings`]; [`RunError::Damaged`] for a manifest that cannot be read.
+    pub fn check_begun(&self, folder: &RunFolder) -> Result<(), RunError> {
+        if !folder.has_manifest() {
+            return Ok(());
+        }
+        let manifest = folder.manifest()?;
+        let differs = |(name, now): (&str, String)| {
+            let was = manifest.identity.get(name).cloned().unwrap_or_else(|| "absent".to_owned());
+            (was != now).then(|| Difference { name: name.to_owned(), was, now })
+        };
+        let differences: Vec<Difference> = self.identity().into_iter().filter_map(differs).collect();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunError::OtherSettings { path: folder.root().to_owned(), differences })
+    }
+}
+
 impl Plan {
     /// Cuts the samples into shards.
     pub fn new(
@@ -69,21 +110,7 @@ impl Plan {
 
     /// Everything that decides the files, by name: what the plan hash covers, and what a refusal compares.
     pub fn identity(&self) -> BTreeMap<String, String> {
-        let c = &self.content;
-        let columns = &c.columns;
-        let mut identity: BTreeMap<String, String> = [
-            ("trace_schema", moetrace_trace::SCHEMA_VERSION.to_string()),
-            ("traces", c.traces.to_string()),
-            ("max_length", c.max_length.to_string()),
-            ("min_chars", c.min_chars.to_string()),
-            ("seed", c.seed.to_string()),
-            ("shard_tokens", c.shard_tokens.to_string()),
-            ("weights", format!("{:?}", c.weights).to_lowercase()),
-            ("hidden", c.hidden_rows.to_string()),
-            ("no_tokens", (!columns.token_ids).to_string()),
-            ("text", columns.text.to_string()),
-            ("router_logits", columns.logits.to_string()),
-            ("nll", columns.nll.to_string()),
+        let of_model = [
             ("engine", self.model.engine.clone()),
             ("precision", self.model.precision.clone()),
             ("compute_dtype", self.model.compute_dtype.clone()),
@@ -92,10 +119,10 @@ impl Plan {
             ("model_config", self.model.config_hash.clone()),
             ("model_weights", self.model.weights_hash.clone()),
             ("tokenizer", self.tokenizer.as_ref().map_or_else(|| "none".into(), |t| t.hash.clone())),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
+        ];
+        let of_content = self.content.identity();
+        let mut identity: BTreeMap<String, String> =
+            of_content.into_iter().chain(of_model).map(|(key, value)| (key.to_owned(), value)).collect();
         // The number counts: the first data sets get what the quota leaves over.
         for (i, dataset) in self.dataset_facts().into_iter().enumerate() {
             let files = blake3::hash(serde_json::to_string(&dataset.files).unwrap_or_default().as_bytes());

@@ -18,6 +18,8 @@ use crate::show::bytes;
 /// traces, 20,000 texts of at most 512 tokens, come on top.
 const GUIDE_MODEL: u64 = 2 * 16_375_728_128;
 
+const OTHER_CACHE: &str = "export HF_HUB_CACHE=DIR with a folder that can be written";
+const OTHER_FOLDER: &str = "name a folder that can be written with --out";
 const LARGER_CACHE: &str = "free space, or export HF_HUB_CACHE=DIR with a folder on a larger disk";
 
 /// What is to be written where.
@@ -32,6 +34,8 @@ struct Need<'a> {
     /// How bad it is if space is short.
     short: State,
     fix: &'static str,
+    /// How to name another folder.
+    elsewhere: &'static str,
 }
 
 /// moetrace's own cache, the Hub's, and the run's folder.
@@ -54,7 +58,8 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             // What was unpacked once is read.
             unwritable: state_if(model.kept > 0 || (is_unpacked && !model.is_found)),
             short: state_if(model.kept > 0),
-            fix: "free space, or export MOETRACE_CACHE=DIR with a folder that can be written and is large enough",
+            fix: "free space, or export MOETRACE_CACHE=DIR with a folder on a larger disk",
+            elsewhere: "export MOETRACE_CACHE=DIR with a folder that can be written",
         }),
     });
     let hub_cache = hub::cache_folder();
@@ -63,8 +68,8 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
         Ok(folder) if names_hub => check(&Need {
             id: "hub-cache",
             folder,
-            bytes: model.missing,
-            // Nothing, or not known.
+            // What could not be found is not known, and more than nothing.
+            bytes: if model.is_found { model.missing } else { 1 },
             of: if model.missing == 0 {
                 String::new()
             } else {
@@ -74,6 +79,7 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             unwritable: state_if(!model.is_found || model.missing > 0),
             short: State::Fails,
             fix: LARGER_CACHE,
+            elsewhere: OTHER_CACHE,
         }),
         Ok(folder) => check(&Need {
             id: "hub-cache",
@@ -86,6 +92,7 @@ pub(super) fn checks(args: &CollectArgs, names_hub: bool, model: &Looked) -> Vec
             unwritable: State::Note,
             short: State::Note,
             fix: LARGER_CACHE,
+            elsewhere: OTHER_CACHE,
         }),
     });
     checks.push(out(args, (names_hub, hub_cache.ok().filter(|_| names_hub).as_deref()), model));
@@ -97,10 +104,19 @@ fn out(args: &CollectArgs, (names_hub, hub_cache): (bool, Option<&Path>), model:
     // A folder that cannot be written ends every run.
     let unwritable = State::Fails;
     let fix = "free space, name a folder on a larger disk with --out, or take fewer texts with --traces";
-    let Some((folder, most)) = &model.output else {
+    let Some((folder, most, content)) = &model.output else {
         let folder = args.out.clone().unwrap_or_else(|| "runs".into());
         let of = "not known without the model".to_owned();
-        return check(&Need { id: "out", folder: &folder, bytes: 0, of, unwritable, short: unwritable, fix });
+        return check(&Need {
+            id: "out",
+            folder: &folder,
+            bytes: 0,
+            of,
+            unwritable,
+            short: unwritable,
+            fix,
+            elsewhere: OTHER_FOLDER,
+        });
     };
     let shared = hub_cache.is_some_and(|cache| on_one_disk(cache, folder));
     let download = if shared { model.missing } else { 0 };
@@ -111,10 +127,16 @@ fn out(args: &CollectArgs, (names_hub, hub_cache): (bool, Option<&Path>), model:
     // Texts are shorter than the most as a rule, and those that are here may be few.
     let short = if names_hub { State::Fails } else { State::Note };
     let bytes = most.saturating_add(download);
-    if let Err(error @ RunError::ForeignFolder { .. }) = RunFolder::new(folder).check_own() {
+    let run = RunFolder::new(folder);
+    if let Err(error @ RunError::ForeignFolder { .. }) = run.check_own() {
         return Check::refused("out", &error.into());
     }
-    check(&Need { id: "out", folder, bytes, of, unwritable, short, fix })
+    if let Err(error) = content.check_begun(&run)
+        && !args.fresh
+    {
+        return Check::refused("out", &error.into());
+    }
+    check(&Need { id: "out", folder, bytes, of, unwritable, short, fix, elsewhere: OTHER_FOLDER })
 }
 
 fn check(need: &Need<'_>) -> Check {
@@ -122,7 +144,7 @@ fn check(need: &Need<'_>) -> Check {
     let needing = |check: Check| if need.of.is_empty() { check } else { check.needing(need.of.clone()) };
     if let Err((at, error)) = writable(need.folder) {
         let found = format!("{shown} cannot be written: {}: {error}", at.display());
-        return needing(Check::not_ok(need.id, need.unwritable, found, need.fix));
+        return needing(Check::not_ok(need.id, need.unwritable, found, need.elsewhere));
     }
     let Some(free) = free_bytes(need.folder) else {
         return needing(Check::ok(need.id, format!("{shown}; the system does not tell what is free")));
@@ -159,9 +181,15 @@ fn writable(folder: &Path) -> Result<(), (PathBuf, io::Error)> {
         return Err((there, ErrorKind::NotADirectory.into()));
     }
     let probe = there.join(format!(".moetrace-doctor-{}", std::process::id()));
-    let made = File::create_new(&probe).map(drop);
-    let _ = fs::remove_file(&probe);
-    made.map_err(|error| (there, error))
+    match File::create_new(&probe) {
+        Ok(_) => {
+            let _ = fs::remove_file(&probe);
+            Ok(())
+        }
+        // Another doctor's, on another machine: it could be made.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err((there, error)),
+    }
 }
 
 /// Whether two folders, or what is there of the way to them, are on one disk.
@@ -184,7 +212,16 @@ mod tests {
 
     fn need(folder: &Path, bytes: u64) -> Need<'_> {
         let (unwritable, short) = (State::Fails, State::Fails);
-        Need { id: "out", folder, bytes, of: "so many".into(), unwritable, short, fix: "free space" }
+        Need {
+            id: "out",
+            folder,
+            bytes,
+            of: "so many".into(),
+            unwritable,
+            short,
+            fix: "free space",
+            elsewhere: "--out",
+        }
     }
 
     #[test]
@@ -203,6 +240,11 @@ mod tests {
         let deep = root.path().join("a/b/c");
         assert!(writable(&deep).is_ok() && !deep.exists());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        // What is there by that name is somebody's.
+        let probe = root.path().join(format!(".moetrace-doctor-{}", std::process::id()));
+        fs::write(&probe, "mine").unwrap();
+        assert!(writable(&deep).is_ok());
+        assert_eq!(fs::read_to_string(&probe).unwrap(), "mine");
         let file = root.path().join("file");
         fs::write(&file, "").unwrap();
         for folder in [file.clone(), file.join("below")] {

@@ -118,7 +118,7 @@ fn offline_lines(by_flag: bool) -> Asked {
 /// What the environment sets cannot be. That it names no cache at all is bad where one is needed.
 fn refused(why: &Failure, missing: State) -> Asked {
     let state = if why.name == "E-CACHE" { missing } else { State::Fails };
-    let login_is_wrong = why.name == "E-AUTH";
+    let login_is_wrong = why.name == "E-AUTH" || why.what.contains("_TOKEN");
     let other = |id| Check::not_ok(id, State::Note, "not asked", "see the line that fails");
     let checks = if login_is_wrong {
         [other("hub"), Check::refused("login", why)]

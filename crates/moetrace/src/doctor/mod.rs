@@ -73,7 +73,12 @@ pub(crate) fn examine(args: &PlanArgs, settings: Vec<ResolvedSetting>) -> Vec<Ch
     let asked = hub::ask(args.collect.offline, names_hub);
     let model = model::look(args, &asked, Settings(settings));
     checks.extend(disk::checks(&args.collect, names_hub, &model));
-    checks.extend(asked.checks);
+    let [mut hub, login] = asked.checks;
+    if hub.state == State::Fails && model.is_found && model.missing == 0 {
+        hub.fix =
+            Some(format!("--offline takes everything from the cache; or {}", hub.fix.unwrap_or_default()));
+    }
+    checks.extend([hub, login]);
     checks.extend(model.checks);
     checks
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use moetrace_corpus::{CorpusSettings, TextTokenizer};
 use moetrace_model::Precision;
+use moetrace_run::ContentSettings;
 
 use super::hub::Asked;
 use super::{Check, State};
@@ -26,8 +27,8 @@ pub(super) struct Looked {
     pub(super) missing: u64,
     /// Bytes of the quantised copy that is to be kept.
     pub(super) kept: u64,
-    /// The run's folder and the most that is written there.
-    pub(super) output: Option<(PathBuf, u64)>,
+    /// The run's folder, the most that is written there, and what the run would record.
+    pub(super) output: Option<(PathBuf, u64, ContentSettings)>,
 }
 
 impl Looked {
@@ -75,7 +76,7 @@ pub(super) fn look(given: &PlanArgs, asked: &Asked, mut settings: Settings) -> L
         }
     };
     let kept = if args.cache_quantized { estimate.weight_bytes } else { 0 };
-    let output = Some((plan.folder.root().to_owned(), estimate.output_bytes));
+    let output = Some((plan.folder.root().to_owned(), estimate.output_bytes, plan.content));
     Looked { checks, is_found: true, missing, kept, output }
 }
 

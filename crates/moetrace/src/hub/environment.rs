@@ -152,10 +152,7 @@ impl Environment<'_> {
     /// The token, and where it came from. One of blanks alone is none.
     fn token(&self, file: Option<&Path>) -> Result<Option<Token>, Failure> {
         for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
-            let secret = self.text(name).map_err(|failure| {
-                Failure::new(code::PERMISSION, "E-AUTH", failure.what, format!("correct {name}, or unset it"))
-            })?;
-            if let Some(secret) = secret.filter(|secret| !secret.trim().is_empty()) {
+            if let Some(secret) = self.text(name)?.filter(|secret| !secret.trim().is_empty()) {
                 return Ok(Some(Token::new(&secret, name)?));
             }
         }

@@ -208,6 +208,16 @@ fn folders_that_cannot_be_written_are_named_with_the_variable_that_moves_them() 
     let (state, found, fix) = line(&value, "out");
     assert_eq!((code, state.as_str()), (1, "fails"), "{value:#}");
     assert!(found.contains("no run of moetrace") && fix.contains("--out"), "{found} {fix}");
+    // Nor is a run of other settings gone on with.
+    let run = bench.dir.path().join("run").display().to_string();
+    let begun = ["--traces", "6", "--out", &run];
+    let (code, stderr) = bench.ends(&[&["collect", "--quiet", "--device", "cpu"], &begun[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(examined(&mut doctor(&bench, &begun)).0, 0);
+    let (code, value) = examined(&mut doctor(&bench, &["--traces", "7", "--out", &run]));
+    let (state, found, _) = line(&value, "out");
+    assert_eq!((code, state.as_str(), found.contains("traces 6 -> 7")), (1, "fails", true), "{found}");
+    assert_eq!(examined(&mut doctor(&bench, &["--traces", "7", "--out", &run, "--fresh"])).0, 0);
     // Without any home the Hub has no cache, which is needed for what is of the Hub.
     let homeless = |args: &[&str]| {
         let mut command = doctor(&bench, args);
@@ -315,23 +325,26 @@ fn texts_are_read_as_plan_reads_them() {
 #[test]
 fn what_is_not_here_cannot_be_had_offline_and_what_is_needs_no_cache_that_can_be_written() {
     let bench = Bench::new();
-    let hub = ["--model", "tiny/moe"];
+    let hub = ["--model", "tiny/moe", "--traces", "6"];
     // Lists and small files alone.
     assert_eq!(examined(&mut doctor(&bench, &hub)).0, 0);
     let (code, value) = examined(&mut doctor(&bench, &[&hub[..], &["--offline"]].concat()));
     let (state, found, _) = line(&value, "model");
     assert_eq!((code, state.as_str()), (1, "fails"), "{value:#}");
     assert!(found.contains("to download, and the Hub is not asked"), "{found}");
-    let (code, stderr) = bench.ends(&[&["collect", "--traces", "6", "--offline"], &hub[..]].concat());
+    let (code, stderr) = bench.ends(&[&["collect", "--offline"], &hub[..]].concat());
     assert_eq!(
         (code, stderr.contains("E-OFFLINE"), stderr.contains("downloading")),
         (69, true, false),
         "{stderr}"
     );
-    let (code, stderr) = bench.ends(&[&["collect", "--quiet", "--traces", "6"], &hub[..]].concat());
+    let (code, stderr) = bench.ends(&[&["collect", "--quiet"], &hub[..]].concat());
     assert_eq!(code, 0, "{stderr}");
     let (code, value) = examined(&mut doctor(&bench, &[&hub[..], &["--offline"]].concat()));
     assert_eq!((code, line(&value, "texts").0.as_str()), (0, "ok"), "{value:#}");
+    let (code, value) = examined(doctor(&bench, &hub).env("HF_ENDPOINT", "http://127.0.0.1:9"));
+    assert_eq!((code, line(&value, "model").0.as_str()), (1, "ok"), "{value:#}");
+    assert!(line(&value, "hub").2.starts_with("--offline takes everything"), "{value:#}");
 }
 
 /// Lists that hang are not asked for again.
