@@ -33,7 +33,7 @@ impl<'a> ReportInput<'a> {
 
     /// What to put before a line of the first run.
     pub(crate) fn letter(&self) -> &'static str {
-        if self.other.is_some() { "A: " } else { "" }
+        self.lettered()[0].0
     }
 
     /// A text of each run, said once where it is the same.

@@ -32,3 +32,4 @@ pub use input::{Coactivation, Context, DatasetFacts, ExpertCard, Fact, ReportInp
 pub use page::page;
 #[cfg(feature = "png")]
 pub use png::{PngError, PngRenderer};
+pub use text::is_unseen;

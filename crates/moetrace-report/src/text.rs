@@ -30,7 +30,7 @@ pub(crate) fn visible(text: &str, most: usize) -> String {
 
 /// Characters that change how others are laid out, or that have no shape: joiners, marks and overrides of direction,
 /// separators of lines, the byte-order mark, tags, non-characters (which XML refuses).
-fn is_unseen(c: char) -> bool {
+pub fn is_unseen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'

@@ -7,8 +7,10 @@ use moetrace_corpus::CorpusPlan;
 use moetrace_routing::{RoutingGeometry, WeightPrecision};
 use moetrace_trace::TraceColumns;
 
-use crate::manifest::{DatasetFacts, ImportFacts, ModelFacts, TokenizerFacts, identity_hash};
-use crate::{Difference, HubFacts, RunError, RunFolder, Shard, ShardRange, shard};
+use crate::manifest::{
+    DatasetFacts, ImportFacts, ModelFacts, TokenizerFacts, identity_differences, identity_hash,
+};
+use crate::{HubFacts, RunError, RunFolder, Shard, ShardRange, shard};
 
 /// Settings that decide what a run's files hold. Two runs with equal content settings, model, tokenizer and
 /// sources have equal files.
@@ -82,11 +84,11 @@ impl ContentSettings {
             return Ok(());
         }
         let manifest = folder.manifest()?;
-        let differs = |(name, now): (&str, String)| {
-            let was = manifest.identity.get(name).cloned().unwrap_or_else(|| "absent".to_owned());
-            (was != now).then(|| Difference { name: name.to_owned(), was, now })
-        };
-        let differences: Vec<Difference> = self.identity().into_iter().filter_map(differs).collect();
+        let now: BTreeMap<String, String> =
+            self.identity().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut was = manifest.identity;
+        was.retain(|name, _| now.contains_key(name));
+        let differences = identity_differences(&was, &now);
         if differences.is_empty() {
             return Ok(());
         }

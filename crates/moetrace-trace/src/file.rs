@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::ParquetMetaData;
 
 use crate::TraceError;
+use crate::column::Part;
 use crate::error::DecoderPanic;
 use crate::metadata::{Metadata, PREFIX, SCHEMA_VERSION, TABLE, VERSION, parse, wrong};
 
@@ -144,6 +145,38 @@ impl Batches {
             self.row += batch.num_rows() as u64;
         }
         Ok(batch)
+    }
+}
+
+/// The rows of a file that were read last.
+pub(crate) struct RowsAtHand {
+    batches: Batches,
+    batch: Option<RecordBatch>,
+    /// The row of the file at which they begin.
+    first: u64,
+}
+
+impl RowsAtHand {
+    /// Before the first row.
+    pub(crate) fn new(batches: Batches) -> Self {
+        Self { batches, batch: None, first: 0 }
+    }
+
+    /// Goes on to the next rows: how many they are, 0 behind the last. After an error there are no more.
+    pub(crate) fn advance(&mut self) -> Result<usize, TraceError> {
+        self.first = self.batches.row;
+        self.batch = self.batches.next()?;
+        Ok(self.batch.as_ref().map_or(0, RecordBatch::num_rows))
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// `None` before the first call of [`advance`](Self::advance) and behind the last row.
+    pub(crate) fn part(&self) -> Option<Part<'_>> {
+        let batch = self.batch.as_ref()?;
+        Some(Part { file: &self.batches.path, row: self.first, batch })
     }
 }
 

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Float32Type, UInt16Type, UInt32Type};
 use moetrace_routing::RoutingGeometry;
 
 use crate::TraceError;
-use crate::column::Part;
-use crate::file::{Batches, TraceFile};
+use crate::file::{RowsAtHand, TraceFile};
 use crate::metadata::geometry;
 use crate::schema::{HIDDEN, LAYER, POSITION, SAMPLE};
 
@@ -20,11 +18,7 @@ const READ_BYTES: usize = 8_000_000;
 pub struct HiddenTable {
     file: TraceFile,
     geometry: RoutingGeometry,
-    batches: Batches,
-    batch: Option<RecordBatch>,
-    /// The row of the file at which the rows at hand begin, and the one behind them.
-    first: u64,
-    next: u64,
+    at_hand: RowsAtHand,
 }
 
 impl std::fmt::Debug for HiddenTable {
@@ -57,7 +51,7 @@ impl HiddenTable {
         let geometry = geometry(file.metadata(), path)?;
         let rows = (READ_BYTES / (4 * geometry.hidden()).max(1)).max(1);
         let batches = file.batches(rows, |_| true)?;
-        Ok(Self { file, geometry, batches, batch: None, first: 0, next: 0 })
+        Ok(Self { file, geometry, at_hand: RowsAtHand::new(batches) })
     }
 
     /// The shape of the recorded routing; D is its hidden width.
@@ -80,16 +74,12 @@ impl HiddenTable {
     /// # Errors
     /// [`TraceError::Damaged`] with the row at which decoding stopped.
     pub fn advance(&mut self) -> Result<usize, TraceError> {
-        self.batch = self.batches.next()?;
-        self.first = self.next;
-        let rows = self.batch.as_ref().map_or(0, RecordBatch::num_rows);
-        self.next += rows as u64;
-        Ok(rows)
+        self.at_hand.advance()
     }
 
     /// The row of the file at which the rows at hand begin.
     pub fn first(&self) -> u64 {
-        self.first
+        self.at_hand.first()
     }
 
     /// The rows at hand; `None` before the first call of [`advance`](Self::advance) and behind the last row.
@@ -97,8 +87,7 @@ impl HiddenTable {
     /// # Errors
     /// [`TraceError::Column`] or [`TraceError::Null`].
     pub fn states(&self) -> Result<Option<HiddenStates<'_>>, TraceError> {
-        let Some(batch) = &self.batch else { return Ok(None) };
-        let part = Part { file: self.file.path(), row: self.first, batch };
+        let Some(part) = self.at_hand.part() else { return Ok(None) };
         Ok(Some(HiddenStates {
             sample_ids: part.numbers::<UInt32Type>(SAMPLE)?,
             positions: part.numbers::<UInt16Type>(POSITION)?,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::Array;
 use arrow::datatypes::{Float32Type, UInt16Type, UInt32Type};
 use moetrace_routing::{MoeOrdinal, RoutingGeometry, RoutingPlanes};
 
-use crate::column::Part;
-use crate::file::{Batches, TraceFile};
+use crate::file::{RowsAtHand, TraceFile};
 use crate::layer::LayerBuffers;
 use crate::metadata::geometry;
 use crate::reader::recorded_columns;
@@ -70,33 +69,22 @@ impl TokenTable {
     /// [`TraceError::Read`] or [`TraceError::Damaged`].
     pub fn read(self) -> Result<TokenRows, TraceError> {
         let batches = self.file.batches(READ_ROWS, |name| name != schema::DATASET)?;
-        Ok(TokenRows {
-            table: self,
-            batches,
-            batch: None,
-            buffers: LayerBuffers::default(),
-            first: 0,
-            next: 0,
-        })
+        Ok(TokenRows { table: self, rows: RowsAtHand::new(batches), buffers: LayerBuffers::default() })
     }
 }
 
 /// The rows of a tokens table, some thousands at a time.
 pub struct TokenRows {
     table: TokenTable,
-    batches: Batches,
-    batch: Option<RecordBatch>,
+    rows: RowsAtHand,
     buffers: LayerBuffers,
-    /// The row of the file at which the rows at hand begin, and the one behind them.
-    first: u64,
-    next: u64,
 }
 
 impl std::fmt::Debug for TokenRows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenRows")
             .field("table", &self.table)
-            .field("first", &self.first)
+            .field("first", &self.first())
             .finish_non_exhaustive()
     }
 }
@@ -107,11 +95,7 @@ impl TokenRows {
     /// # Errors
     /// [`TraceError::Damaged`] with the row at which decoding stopped.
     pub fn advance(&mut self) -> Result<usize, TraceError> {
-        self.batch = self.batches.next()?;
-        self.first = self.next;
-        let rows = self.batch.as_ref().map_or(0, RecordBatch::num_rows);
-        self.next += rows as u64;
-        Ok(rows)
+        self.rows.advance()
     }
 
     /// The table.
@@ -121,7 +105,7 @@ impl TokenRows {
 
     /// The row of the file at which the rows at hand begin.
     pub fn first(&self) -> u64 {
-        self.first
+        self.rows.first()
     }
 
     /// Row of its text in the source split, of each row.
@@ -129,7 +113,7 @@ impl TokenRows {
     /// # Errors
     /// [`TraceError::Column`] or [`TraceError::Null`], as for every column below.
     pub fn sample_ids(&self) -> Result<&[u32], TraceError> {
-        self.part().map_or(Ok(&[]), |part| part.numbers::<UInt32Type>(SAMPLE))
+        self.rows.part().map_or(Ok(&[]), |part| part.numbers::<UInt32Type>(SAMPLE))
     }
 
     /// Position of each row.
@@ -137,7 +121,7 @@ impl TokenRows {
     /// # Errors
     /// As above.
     pub fn positions(&self) -> Result<&[u16], TraceError> {
-        self.part().map_or(Ok(&[]), |part| part.numbers::<UInt16Type>(POSITION))
+        self.rows.part().map_or(Ok(&[]), |part| part.numbers::<UInt16Type>(POSITION))
     }
 
     /// Vocabulary id of each row.
@@ -145,7 +129,7 @@ impl TokenRows {
     /// # Errors
     /// As above.
     pub fn token_ids(&self) -> Result<&[u32], TraceError> {
-        self.part().map_or(Ok(&[]), |part| part.numbers::<UInt32Type>(TOKEN))
+        self.rows.part().map_or(Ok(&[]), |part| part.numbers::<UInt32Type>(TOKEN))
     }
 
     /// Loss of each row in nats, `None` where the cell is empty.
@@ -153,7 +137,7 @@ impl TokenRows {
     /// # Errors
     /// As above.
     pub fn losses(&self) -> Result<Vec<Option<f32>>, TraceError> {
-        let Some(part) = self.part() else { return Ok(Vec::new()) };
+        let Some(part) = self.rows.part() else { return Ok(Vec::new()) };
         let column = part.nullable::<Float32Type>(NLL)?;
         Ok((0..column.len()).map(|i| column.is_valid(i).then(|| column.value(i))).collect())
     }
@@ -165,15 +149,9 @@ impl TokenRows {
     pub fn layer(&mut self, ordinal: MoeOrdinal) -> Result<RoutingPlanes<'_>, TraceError> {
         self.buffers.clear();
         let geometry = &self.table.geometry;
-        if let (Some(layer), Some(batch)) = (geometry.layer(ordinal), &self.batch) {
-            let part = Part { file: self.table.file.path(), row: self.first, batch };
+        if let (Some(layer), Some(part)) = (geometry.layer(ordinal), self.rows.part()) {
             self.buffers.add(&part, layer, geometry, self.table.columns)?;
         }
         Ok(self.buffers.planes(self.table.columns, None))
-    }
-
-    fn part(&self) -> Option<Part<'_>> {
-        let batch = self.batch.as_ref()?;
-        Some(Part { file: self.table.file.path(), row: self.first, batch })
     }
 }

@@ -9,10 +9,8 @@ use crate::section::{Block, Drawing, Section, Table};
 use crate::text::{significant, thousands};
 
 pub(crate) fn section(input: &ReportInput<'_>) -> Section {
-    let mut blocks = vec![block("load", "", &input.run.metrics)];
-    if let Some(other) = input.other {
-        blocks = vec![block("load", "A: ", &input.run.metrics), block("load-b", "B: ", &other.metrics)];
-    }
+    let runs = ["load", "load-b"].into_iter().zip(input.lettered());
+    let blocks = runs.map(|(name, (letter, run))| block(name, letter, &run.metrics)).collect();
     let lead = "Which experts do the work? Experts of different layers have nothing to do with each other, even where \
                 their numbers are the same."
         .into();

@@ -65,7 +65,7 @@ pub(crate) fn section(input: &ReportInput<'_>) -> Section {
               data set), what shuffled data sets give."
             .into(),
         drawing: Drawing::Markup(html! {
-            @for (letter, run) in ["A: ", "B: "].into_iter().zip(&runs) {
+            @for (letter, run) in input.lettered() {
                 (notes(run)) (tiles(run, (runs.len() > 1).then_some(letter)))
             }
         }),

@@ -57,13 +57,12 @@ struct HiddenWalk<'a> {
     file: PathBuf,
     dataset: Option<String>,
     layers: &'a [LayerIndex],
-    /// Of each sample its first row in the tokens table, and its tokens.
-    samples: HashMap<u32, (u64, u32)>,
+    /// Of each sample its first row in the tokens table, its tokens, and whether the first of these is BOS.
+    samples: HashMap<u32, (u64, u32, bool)>,
     /// Sample, position and row of the token at hand.
     token: Option<(u32, u16, u64)>,
     /// What all tokens have had in common so far, layer by layer. BOS tokens do not count: they are alike.
     seen: Vec<Constant<Vec<f32>>>,
-    begins_with_bos: HashMap<u32, bool>,
 }
 
 impl<'a> HiddenWalk<'a> {
@@ -71,7 +70,7 @@ impl<'a> HiddenWalk<'a> {
         let firsts = samples.iter().scan(0u64, |next, sample| {
             let first = *next;
             *next += u64::from(sample.tokens);
-            Some((sample.sample_id.0, (first, sample.tokens)))
+            Some((sample.sample_id.0, (first, sample.tokens, sample.begins_with_bos)))
         });
         Self {
             file,
@@ -80,7 +79,6 @@ impl<'a> HiddenWalk<'a> {
             samples: firsts.collect(),
             token: None,
             seen: layers.iter().map(|_| Constant::new()).collect(),
-            begins_with_bos: samples.iter().map(|s| (s.sample_id.0, s.begins_with_bos)).collect(),
         }
     }
 
@@ -103,7 +101,9 @@ impl<'a> HiddenWalk<'a> {
                 };
                 all.faults.add(FaultKind::Hidden, || (place, what));
             }
-            if position > 0 || !self.begins_with_bos.get(&sample).copied().unwrap_or(false) {
+            if position > 0
+                || !self.samples.get(&sample).is_some_and(|&(.., begins_with_bos)| begins_with_bos)
+            {
                 self.seen[ordinal].see(values);
             }
         }
@@ -124,7 +124,7 @@ impl<'a> HiddenWalk<'a> {
                 )
             });
         }
-        let Some(&(first, tokens)) = self.samples.get(&sample) else {
+        let Some(&(first, tokens, _)) = self.samples.get(&sample) else {
             self.token = None;
             return Some("its text is not in the samples table".to_owned());
         };

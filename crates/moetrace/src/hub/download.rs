@@ -60,15 +60,18 @@ pub(crate) struct Downloads {
 impl Downloads {
     /// Bytes that the cache lacks.
     pub(crate) fn missing(&self) -> u64 {
-        let of = |part: &Download| self.hub.missing_bytes(&part.snapshot, &part.wanted());
-        self.parts.iter().map(of).fold(0, u64::saturating_add)
+        self.missing_of(|_| true)
     }
 
     /// Bytes that the cache lacks of data sets.
     pub(crate) fn missing_texts(&self) -> u64 {
-        let is_texts = |part: &&Download| part.snapshot.subject.address.kind == RepoKind::Dataset;
+        self.missing_of(|kind| kind == RepoKind::Dataset)
+    }
+
+    fn missing_of(&self, is_wanted: fn(RepoKind) -> bool) -> u64 {
+        let parts = self.parts.iter().filter(|part| is_wanted(part.snapshot.subject.address.kind));
         let of = |part: &Download| self.hub.missing_bytes(&part.snapshot, &part.wanted());
-        self.parts.iter().filter(is_texts).map(of).fold(0, u64::saturating_add)
+        parts.map(of).fold(0, u64::saturating_add)
     }
 
     /// Whether none of it can be downloaded.

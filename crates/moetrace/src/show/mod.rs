@@ -35,10 +35,12 @@ pub(crate) use verify::{verification, verified};
 
 /// A name from outside on one line: whoever named a folder or wrote a manifest moves no cursor and adds no line.
 fn word(text: &str) -> String {
-    // Marks and overrides of direction, separators of lines and characters without a shape are no control characters.
-    let is_unseen = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let escaped = |c: char| {
-        if c.is_control() || is_unseen(c) { c.escape_default().to_string() } else { c.to_string() }
+        if c.is_control() || moetrace_report::is_unseen(c) {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
     };
     text.chars().map(escaped).collect()
 }
