@@ -1,7 +1,7 @@
 //! Where a run keeps what.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::commit::KINDS;
@@ -69,7 +69,8 @@ impl RunFolder {
     pub fn manifest(&self) -> Result<Manifest, RunError> {
         let path = self.manifest_path();
         let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // A file that was named has no manifest in it either.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Err(RunError::NotARun { path: self.root.clone() });
             }
             other => other.on("cannot read", &path)?,

@@ -135,9 +135,13 @@ fn a_run_under_way_is_said_to_be_and_what_is_no_run_is_refused() {
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr, "note: 4 of 6 shards are not committed; the run is not finished\n");
-    let (code, stderr) = fails(&["verify", dir.path().to_str().unwrap()]);
-    assert_eq!(code, 66, "{stderr}");
-    assert!(stderr.contains("E-NORUN"), "{stderr}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for none in [dir.path(), &file] {
+        let (code, stderr) = fails(&["verify", none.to_str().unwrap()]);
+        assert_eq!(code, 66, "{stderr}");
+        assert!(stderr.contains("E-NORUN"), "{stderr}");
+    }
 }
 
 #[test]
